@@ -1,0 +1,1 @@
+"""What several test files share; ``pythonpath = ["tests"]`` makes it importable."""
