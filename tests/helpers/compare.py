@@ -19,7 +19,8 @@ def assert_same(actual: Any, expected: Any) -> None:
 def assert_same_bits(actual: Any, expected: Any) -> None:
     """Equal in shape, dtype and every bit."""
     actual, expected = np.ascontiguousarray(actual), np.ascontiguousarray(expected)
-    assert actual.dtype == expected.dtype and actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
     if actual.tobytes() != expected.tobytes():
         wrong = actual.view(f"u{actual.itemsize}") != expected.view(f"u{expected.itemsize}")
         raise AssertionError(_describe("bits differ", wrong, actual, expected))
@@ -30,9 +31,9 @@ def assert_close(
 ) -> None:
     """Within rounding of a result known in float64.
 
-    The error allowed is ``(slack + sqrt(terms)) * eps * magnitude``, and what a flushed denormal is worth: `terms`
-    is how many rounded numbers went into a result and `magnitude` (by default the result itself) how large they
-    were. NaN and infinities must be where the exact result, rounded to the dtype, has them.
+    The error allowed is ``(slack + sqrt(terms)) * eps * magnitude``, and what a flushed denormal is worth:
+    `terms` is how many rounded numbers went into a result and `magnitude` (by default the result itself) how
+    large they were. NaN and infinities must be where the exact result, rounded to the dtype, has them.
     """
     actual, exact = np.asarray(actual), np.asarray(exact, dtype=np.float64)
     assert actual.dtype in (np.float32, np.float64), f"dtype {actual.dtype}"

@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-
 from helpers.gradients import assert_gradient, numerical_gradient
 from tilefuse.reference import activations as ref
 
@@ -60,7 +59,8 @@ def test_large_inputs_do_not_overflow(name, dtype):
     with np.errstate(over="raise", invalid="raise"):
         y = ref.activate(x, name)
         dx = ref.activate_backward(np.ones_like(x), y, name, x=x)
-    assert np.isfinite(y).all() and np.isfinite(dx).all()
+    assert np.isfinite(y).all()
+    assert np.isfinite(dx).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,7 +77,7 @@ def test_small_inputs_keep_their_relative_accuracy():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="unknown activation 'rleu'.*relu"):
+    with pytest.raises(ValueError, match=r"unknown activation 'rleu'.*relu"):
         ref.activate(POINTS, "rleu")
 
 

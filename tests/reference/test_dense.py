@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from helpers.gradients import assert_gradient, numerical_gradient
 from tilefuse import reference as ref
 from tilefuse.reference.activations import FORWARD

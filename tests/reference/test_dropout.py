@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from helpers.gradients import assert_gradient, numerical_gradient
 from tilefuse import reference as ref
 from tilefuse.reference.dropout import dropout_mask, philox4x32
@@ -50,7 +49,8 @@ def test_mask_is_a_function_of_seed_and_step():
 def test_forward_and_backward(dtype):
     x = np.arange(1, 13, dtype=dtype).reshape(3, 4)
     y, mask = ref.dropout(x, 0.5, seed=7)
-    assert y.dtype == dtype and mask.dtype == np.bool_
+    assert y.dtype == dtype
+    assert mask.dtype == np.bool_
     assert (y == np.where(mask, 2 * x, 0)).all()
     dy = x[::-1]
     dx = ref.dropout_backward(dy, mask, 0.5)
@@ -62,7 +62,8 @@ def test_forward_and_backward(dtype):
 def test_rate():
     x = np.ones(100)
     y, mask = ref.dropout(x, 0.0)
-    assert mask.all() and (y == 1).all()
+    assert mask.all()
+    assert (y == 1).all()
     for rate in (-0.1, 1.0):
         with pytest.raises(ValueError, match="rate"):
             ref.dropout(x, rate)

@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-
 from helpers.gradients import assert_gradient, numerical_gradient
 from tilefuse import reference as ref
 
@@ -43,7 +42,8 @@ def test_gradient(loss, kind, smoothing, lead, weighted):
     if weighted:
         options["sample_weight"] = rng.uniform(0, 2, lead)
     value, gradient = loss(scores, labels, **options)
-    assert value.shape == () and value.dtype == gradient.dtype == np.float64
+    assert value.shape == ()
+    assert value.dtype == gradient.dtype == np.float64
     assert_gradient(gradient, numerical_gradient(lambda s: loss(s, labels, **options)[0], scores))
 
 
@@ -93,9 +93,14 @@ def test_clipping():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtype_and_no_samples(dtype):
     value, gradient = ref.softmax_cross_entropy(np.zeros((0, 3), dtype), np.zeros(0, np.int32))
-    assert value == 0 and value.dtype == dtype and gradient.shape == (0, 3) and gradient.dtype == dtype
+    assert value == 0
+    assert value.dtype == dtype
+    assert gradient.shape == (0, 3)
+    assert gradient.dtype == dtype
     value, gradient = ref.mean_squared_error(np.ones((2, 2), dtype), np.zeros((2, 2)))
-    assert value == 1 and value.dtype == dtype and gradient.dtype == dtype
+    assert value == 1
+    assert value.dtype == dtype
+    assert gradient.dtype == dtype
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])

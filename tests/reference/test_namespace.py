@@ -3,7 +3,6 @@ import sys
 import types
 
 import numpy as np
-
 from tilefuse import ops, reference
 from tilefuse.reference import get_array_module
 

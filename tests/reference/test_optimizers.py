@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-
 from tilefuse import reference as ref
 
 
@@ -22,27 +21,32 @@ def test_gradient_descent_example():
 def test_momentum_by_hand():
     w, g, v = lists(1.0, 2.0, 0.5)
     ref.momentum_step(w, g, v, learning_rate=0.1, momentum=0.8)
-    assert v[0][0] == pytest.approx(0.8 * 0.5 - 0.2) and w[0][0] == pytest.approx(1.2)
+    assert v[0][0] == pytest.approx(0.8 * 0.5 - 0.2)
+    assert w[0][0] == pytest.approx(1.2)
     w, g, v = lists(1.0, 2.0, 0.5)
     ref.momentum_step(w, g, v, learning_rate=0.1, momentum=0.8, nesterov=True)
-    assert v[0][0] == pytest.approx(0.2) and w[0][0] == pytest.approx(1 + 0.8 * 0.2 - 0.2)
+    assert v[0][0] == pytest.approx(0.2)
+    assert w[0][0] == pytest.approx(1 + 0.8 * 0.2 - 0.2)
 
 
 def test_adagrad_by_hand():
     w, g, a = lists(1.0, 2.0, 5.0)
     ref.adagrad_step(w, g, a, learning_rate=0.3, epsilon=0.0)
-    assert a[0][0] == 9 and w[0][0] == pytest.approx(1 - 0.3 * 2 / 3)
+    assert a[0][0] == 9
+    assert w[0][0] == pytest.approx(1 - 0.3 * 2 / 3)
 
 
 def test_rmsprop_by_hand():
     w, g, s, v, m = lists(1.0, 2.0, 8.0, 0.25, 1.0)
     ref.rmsprop_step(w, g, s, learning_rate=0.1, rho=0.75, epsilon=2.0)
-    assert s[0][0] == 7 and w[0][0] == pytest.approx(1 - 0.1 * 2 / 3)
+    assert s[0][0] == 7
+    assert w[0][0] == pytest.approx(1 - 0.1 * 2 / 3)
     w, g, s, v, m = lists(1.0, 2.0, 8.0, 0.25, 1.0)
     ref.rmsprop_step(w, g, s, v, m, learning_rate=0.1, rho=0.75, momentum=0.5, epsilon=0.0)
     increment = 0.1 * 2 / math.sqrt(7 - 1.25**2)
     assert m[0][0] == 1.25
-    assert v[0][0] == pytest.approx(0.125 + increment) and w[0][0] == pytest.approx(1 - 0.125 - increment)
+    assert v[0][0] == pytest.approx(0.125 + increment)
+    assert w[0][0] == pytest.approx(1 - 0.125 - increment)
     with pytest.raises(ValueError, match="velocities"):
         ref.rmsprop_step(w, g, s, momentum=0.5)
 
@@ -52,13 +56,15 @@ def test_adam_by_hand():
     for step in (1, 2):  # with a constant gradient the corrected moments are g and g**2
         ref.adam_step(w, g, m, v, step=step, learning_rate=0.1, epsilon=0.0)
         assert w[0][0] == pytest.approx(1 - 0.1 * step, rel=1e-12)
-    assert m[0][0] == pytest.approx(2 * (1 - 0.9**2)) and v[0][0] == pytest.approx(4 * (1 - 0.999**2))
+    assert m[0][0] == pytest.approx(2 * (1 - 0.9**2))
+    assert v[0][0] == pytest.approx(4 * (1 - 0.999**2))
 
 
 def test_amsgrad_keeps_the_largest():
     w, g, m, v, hat = lists(1.0, 1.0, 0.0, 1.0, 4.0)
     ref.adam_step(w, g, m, v, hat, step=1, learning_rate=1.0, beta_1=0.0, beta_2=0.75, epsilon=0.0)
-    assert hat[0][0] == 4 and w[0][0] == pytest.approx(1 - 0.5 / 2)
+    assert hat[0][0] == 4
+    assert w[0][0] == pytest.approx(1 - 0.5 / 2)
 
 
 def test_weight_decay_comes_first():
@@ -82,7 +88,9 @@ def test_arrays_are_changed_in_place(dtype):
     w, g, m, v = ([np.full((2, 3), value, dtype)] for value in (1, 2, 0, 0))
     before = w[0]
     ref.adam_step(w, g, m, v, step=1)
-    assert w[0] is before and w[0].dtype == dtype and (w[0] < 1).all()
+    assert w[0] is before
+    assert w[0].dtype == dtype
+    assert (w[0] < 1).all()
     with pytest.raises(ValueError, match="step"):
         ref.adam_step(w, g, m, v, step=0)
     with pytest.raises(ValueError, match="shorter"):

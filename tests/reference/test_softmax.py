@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from helpers.gradients import assert_gradient, numerical_gradient
 from tilefuse import reference as ref
 
@@ -33,5 +32,6 @@ def test_edge_sizes(shape):
     for forward, backward in FUNCTIONS:
         with np.errstate(divide="ignore"):  # the logarithm of an empty sum
             y = forward(np.zeros(shape, dtype=np.float32))
-        assert y.shape == shape and y.dtype == np.float32
+        assert y.shape == shape
+        assert y.dtype == np.float32
         assert backward(y, y).shape == shape

@@ -1,8 +1,8 @@
 """What each op must compute, in plain array code: NumPy for NumPy arrays, CuPy for CuPy arrays.
 
-The functions have the names and arguments of those in ``tilefuse.ops``. They keep the dtype of their arguments, work
-in float64, and are written to be read; the test suite holds the kernels against them, and checks their gradients by
-central differences.
+The functions have the names and arguments of those in ``tilefuse.ops``. They keep the dtype of what they
+are given, work in float64, and are written to be read; the test suite holds the kernels against them, and
+checks their gradients by central differences.
 """
 
 from __future__ import annotations

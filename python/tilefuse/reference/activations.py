@@ -1,8 +1,7 @@
 """Activations and their derivatives.
 
-Each ``*_backward`` takes the gradient ``dy`` of the output and either the output ``y`` or, where the derivative
-is not a function of the output (gelu, silu), the input ``x``. All arrays have one shape; the result has the dtype
-of the array that the activation was applied to.
+Each ``*_backward`` takes the gradient ``dy`` of the output and either the output ``y`` or, where the
+derivative is not a function of the output (gelu, silu), the input ``x``. All arrays have one shape and dtype.
 """
 
 from __future__ import annotations
@@ -176,7 +175,7 @@ def activate(x: Array, activation: str | None, alpha: float | None = None) -> Ar
 def activate_backward(
     dy: Array, y: Array, activation: str | None, alpha: float | None = None, *, x: Array | None = None
 ) -> Array:
-    """The gradient at the input of the activation of that name, from its output `y` or, where needed, input `x`.
+    """The gradient at the input of the activation of that name, from its output `y` or its input `x`.
 
     Raises
     ------

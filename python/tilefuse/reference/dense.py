@@ -34,7 +34,7 @@ def dense_backward(
     dy, y : array [..., n]
         The gradient at the output, and the output.
     z : array [..., n], optional
-        ``x @ w + b``, for the activations whose derivative is not a function of the output: gelu, gelu_tanh, silu.
+        ``x @ w + b``, for the activations whose derivative needs it: gelu, gelu_tanh, silu.
 
     Returns
     -------

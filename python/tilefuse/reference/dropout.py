@@ -1,4 +1,4 @@
-"""Dropout from a counter-based generator: the mask is a function of the seed, the step and the element's index."""
+"""Dropout from a counter-based generator: the mask is a function of seed, step and the element's index."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def dropout_backward(dy: Array, mask: Array, rate: float) -> Array:
 def dropout_mask(size: int, rate: float, *, seed: int, step: int, xp: Any) -> Array:
     """The mask of a tensor of `size` elements, flat, in C order.
 
-    Elements come in groups of 64. The 64 words of group g are the outputs of 16 counters, ``16 g`` to ``16 g + 15``;
-    element r of the group uses word ``r // 16`` of counter ``16 g + r % 16``, so that 16 (or 8, or 4) neighbours
-    are made by one vector instruction.
+    Elements come in groups of 64. The words of group g are the outputs of 16 counters from ``16 g`` on;
+    element r of the group uses word ``r // 16`` of counter ``16 g + r % 16``, so that 16 (or 8, or 4)
+    neighbours are made by one vector instruction.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate must be in [0, 1), got {rate}")

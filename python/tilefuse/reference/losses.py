@@ -49,7 +49,7 @@ def softmax_cross_entropy(
 def categorical_cross_entropy(
     probs: Array, labels: Array, *, sample_weight: Array | None = None, label_smoothing: float = 0.0
 ) -> tuple[Array, Array]:
-    """``-sum(labels * log(p))`` over the last axis, with ``p = clip(probs / sum(probs))``, averaged over the samples.
+    """``-sum(labels * log(p))`` with ``p = clip(probs / sum(probs))``, averaged over the samples.
 
     Arguments and results as for :func:`softmax_cross_entropy`, with probabilities in the place of logits.
     """
@@ -67,7 +67,7 @@ def categorical_cross_entropy(
 def sigmoid_binary_cross_entropy(
     logits: Array, labels: Array, *, sample_weight: Array | None = None, label_smoothing: float = 0.0
 ) -> tuple[Array, Array]:
-    """``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(logits)``, averaged over the last axis and the samples.
+    """``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(logits)``, averaged over last axis and samples.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ def sigmoid_binary_cross_entropy(
 def binary_cross_entropy(
     probs: Array, labels: Array, *, sample_weight: Array | None = None, label_smoothing: float = 0.0
 ) -> tuple[Array, Array]:
-    """``-t log(p) - (1 - t) log(1 - p)`` with ``p = clip(probs)``, averaged over the last axis and the samples.
+    """``-t log(p) - (1 - t) log(1 - p)`` with ``p = clip(probs)``, averaged over last axis and samples.
 
-    Arguments and results as for :func:`sigmoid_binary_cross_entropy`, with probabilities in the place of logits.
+    Arguments and results as for :func:`sigmoid_binary_cross_entropy`, with probabilities for logits.
     """
     xp = get_array_module(probs)
     t = _binary_target(labels, probs, label_smoothing)
@@ -158,7 +158,7 @@ def _mean_over_outputs(losses: Array, gradient: Array, sample_weight: Array | No
 
 
 def _mean_over_samples(losses: Array, gradient: Array, sample_weight: Array | None) -> tuple[Array, Array]:
-    """The weighted mean of `losses` [...], and `gradient` [..., n] of each sample's loss as that of the mean."""
+    """The weighted mean of `losses` [...], and its gradient from that of each sample's loss, [..., n]."""
     xp = get_array_module(losses)
     samples = max(math.prod(losses.shape), 1)
     if sample_weight is not None:

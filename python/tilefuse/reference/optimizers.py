@@ -1,7 +1,7 @@
 """Optimizer updates and gradient clipping, in place over lists of arrays, with the numerics of Keras 3.
 
-`params`, `grads` and every list of slots have one array of the same shape for each parameter. `weight_decay` is
-decoupled from the gradient: ``w -= learning_rate * weight_decay * w``, before the update.
+`params`, `grads` and every list of slots have one array of the same shape for each parameter. `weight_decay`
+is decoupled from the gradient: ``w -= learning_rate * weight_decay * w``, before the update.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def momentum_step(
     nesterov: bool = False,
     weight_decay: float = 0.0,
 ) -> None:
-    """``v = momentum * v - learning_rate * g``; ``w += v``, or ``w += momentum * v - learning_rate * g`` (Nesterov)."""
+    """``v = momentum * v - learning_rate * g``; ``w += v``.
+
+    With `nesterov`, ``w += momentum * v - learning_rate * g``.
+    """
     for w, g, v in zip(params, grads, velocities, strict=True):
         _decay(w, learning_rate, weight_decay)
         v[...] = momentum * v - learning_rate * g
@@ -72,7 +75,7 @@ def rmsprop_step(
 ) -> None:
     """``s = rho * s + (1 - rho) * g * g``; ``w -= learning_rate * g / sqrt(s + epsilon)``.
 
-    With `mean_gradients` the step is centered: the square of a moving average of the gradient is taken from ``s``.
+    With `mean_gradients` the step is centered: the gradient's moving average, squared, is taken from ``s``.
     With `momentum`, `velocities` collect the increments.
     """
     none = [None] * len(params)
