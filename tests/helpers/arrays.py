@@ -14,11 +14,11 @@ def integers(
     rng: np.random.Generator, shape: Sequence[int], dtype: Any, low: int = -4, high: int = 4
 ) -> np.ndarray:
     """Whole numbers in [low, high], so small that sums of products are exact in float32."""
-    return rng.integers(low, high + 1, size=shape).astype(dtype)
+    return np.asarray(rng.integers(low, high + 1, size=shape), dtype=dtype)
 
 
 def normal(rng: np.random.Generator, shape: Sequence[int], dtype: Any, scale: float = 1.0) -> np.ndarray:
-    return (scale * rng.standard_normal(shape)).astype(dtype)
+    return np.asarray(scale * rng.standard_normal(shape), dtype=dtype)
 
 
 def _contiguous(x: np.ndarray) -> np.ndarray:

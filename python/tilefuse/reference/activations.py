@@ -92,8 +92,7 @@ def silu(x: Array) -> Array:
 
 
 def silu_backward(dy: Array, x: Array) -> Array:
-    s = sigmoid(x)
-    return dy * s * (1 + x * (1 - s))
+    return dy * sigmoid(x) * (1 + x * sigmoid(-x))  # sigmoid(-x) = 1 - sigmoid(x), to the last digit
 
 
 def gelu(x: Array, approximate: bool = False) -> Array:
@@ -106,9 +105,11 @@ def gelu(x: Array, approximate: bool = False) -> Array:
 def gelu_backward(dy: Array, x: Array, approximate: bool = False) -> Array:
     xp = get_array_module(x)
     if approximate:
-        s = sigmoid(2 * _gelu_inner(x))
-        du = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x)
-        return dy * (s + 2 * x * s * (1 - s) * du)
+        u = 2 * _gelu_inner(x)
+        s, rest = sigmoid(u), sigmoid(-u)  # 1 - s would have lost its digits
+        x = xp.clip(x, -100, 100)  # s * rest is zero there, and what it multiplies must not overflow
+        du = 2 * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x)
+        return dy * (s + x * s * rest * du)
     density = xp.exp(-x * x / 2) / math.sqrt(2 * math.pi)
     return dy * (_normal_cdf(x) + x * density)
 

@@ -41,7 +41,7 @@ def softmax_cross_entropy(
     xp = get_array_module(logits)
     target = _class_probabilities(labels, logits, label_smoothing)
     log_p = log_softmax(logits)
-    losses = -(target * log_p).sum(axis=-1)
+    losses = -xp.where(target == 0, xp.zeros_like(log_p), target * log_p).sum(axis=-1)
     gradient = xp.exp(log_p) * target.sum(axis=-1, keepdims=True) - target
     return _mean_over_samples(losses, gradient, sample_weight)
 
