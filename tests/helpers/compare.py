@@ -46,9 +46,10 @@ def assert_close(
         overflows = np.abs(exact) > float(info.max)
         rounded = np.where(overflows, np.copysign(np.inf, exact), exact)
         same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
-        wrong = ~(same | (np.isfinite(actual) & (error <= allowed)))
+        finite = np.isfinite(actual) & np.isfinite(rounded)
+        wrong = ~(same | (finite & (error <= allowed)))
+        worst = np.max(np.where(wrong & finite, error / allowed, 0.0), initial=0.0)
     if wrong.any():
-        worst = np.nanmax(np.where(wrong & (allowed > 0), error / allowed, 0.0))
         raise AssertionError(_describe(f"errors up to {worst:.3g} times the bound", wrong, actual, exact))
 
 

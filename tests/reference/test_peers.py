@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from helpers.arrays import normal
-
 from tilefuse import reference as ref
 from tilefuse.reference.activations import activate, activate_backward
 
