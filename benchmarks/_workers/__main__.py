@@ -1,0 +1,41 @@
+"""One peer with one number of threads: `python -m _workers PEER THREADS`.
+
+Reads requests as lines of JSON and answers each with one:
+{"model": NAME, "steps": N} -> {"seconds": T, "steps": N, "loss": L}: time at least N training steps.
+The first answer, unasked, has the versions of what is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+
+
+def main() -> None:
+    peer, threads = sys.argv[1], int(sys.argv[2])
+    if threads == 1:  # one core, so that no pool of threads that a peer may have can help
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    worker = importlib.import_module(f"_workers.{peer.replace('-', '_')}")
+    answers.write(json.dumps(worker.setup(threads)) + "\n")
+
+    from .models import MODELS
+
+    runs = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        name = request["model"]
+        if name not in runs:
+            runs[name] = worker.training(MODELS[name])
+        start = time.perf_counter()
+        steps, loss = runs[name](request["steps"])
+        seconds = time.perf_counter() - start
+        answers.write(json.dumps({"seconds": seconds, "steps": steps, "loss": loss}) + "\n")
+
+
+main()

@@ -1,0 +1,141 @@
+"""The quick benchmark behind `tilefuse bench`: one process, a few seconds.
+
+`benchmarks/train_step.py` in the repository does it with more care.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import ops, reference
+from ._mnist_programs import PROGRAMS
+from ._runtime import get_num_threads
+from .layers import Input
+from .models import Sequential
+
+Run = Callable[[], object]
+MATMUL_SIZES = (128, 512, 1024)
+BATCH = 32
+
+
+def print_benchmarks(seconds: float = 0.3) -> None:
+    """Time matmul and a training step with tilefuse, NumPy and, where installed, PyTorch, and print a table.
+
+    Parameters
+    ----------
+    seconds : float
+        How long each measurement takes.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be more than 0, got {seconds}")
+    print(f"{'':<30}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>16}")
+    for title, operations, runs in _benchmarks():
+        times = _interleaved(runs, seconds)
+        for name, each in times.items():
+            rate = f"{operations / each / 1e9:.1f} GFLOP/s" if operations else f"{1 / each:.0f} steps/s"
+            ratio = "" if name == "tilefuse" else f"{each / times['tilefuse']:.2f} x as fast"
+            print(f"{title:<30}{name:<10}{each * 1e6:>9.1f} us{rate:>16}{ratio:>16}")
+            title = ""
+
+
+def _interleaved(runs: dict[str, Run], seconds: float, rounds: int = 7) -> dict[str, float]:
+    """Return the median time of each, in seconds, over rounds in which they take turns."""
+    counts: dict[str, int] = {}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for name, run in runs.items():
+        run()
+        start = time.perf_counter()
+        run()
+        counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                run()
+            times[name].append((time.perf_counter() - start) / counts[name])
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def _benchmarks() -> Iterator[tuple[str, int, dict[str, Run]]]:
+    """Yield a title, the floating-point operations (0: not counted), and what to run, by name."""
+    torch = _torch()
+    rng = np.random.default_rng(0)
+    for n in MATMUL_SIZES:
+        a, b = rng.random((2, n, n), dtype=np.float32)
+        out = np.empty_like(a)
+        runs: dict[str, Run] = {
+            "tilefuse": lambda a=a, b=b, out=out: ops.matmul(a, b, out=out),
+            "numpy": lambda a=a, b=b, out=out: np.matmul(a, b, out=out),
+        }
+        if torch is not None:
+            tensors = [torch.from_numpy(array) for array in (a, b, out)]
+            runs["torch"] = lambda t=tensors: torch.matmul(t[0], t[1], out=t[2])
+        yield f"matmul {n} x {n} x {n}", 2 * n**3, runs
+    x, y = rng.random((BATCH, 784), dtype=np.float32), rng.integers(0, 10, BATCH).astype(np.int32)
+    runs = {"tilefuse": _tilefuse_step(x, y), "numpy": _numpy_step(x, y)}
+    if torch is not None:
+        runs["torch"] = _torch_step(torch, x, y)
+    yield f"step of 784-64-64-10, batch {BATCH}", 0, runs
+
+
+def _tilefuse_step(x: np.ndarray, y: np.ndarray) -> Run:
+    program = PROGRAMS["mnist_softmax_mlp"]
+    model = Sequential([Input(program.input_shape), *program.layers()])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return lambda: model.train_on_batch(x, y)
+
+
+def _numpy_step(x: np.ndarray, y: np.ndarray) -> Run:
+    rng = np.random.default_rng(0)
+    shapes = [(784, 64), (64,), (64, 64), (64,), (64, 10), (10,)]
+    params = [rng.normal(0, 0.05, shape).astype(np.float32) for shape in shapes]
+    m, v = [np.zeros_like(w) for w in params], [np.zeros_like(w) for w in params]
+    rows, step = np.arange(len(x)), 0
+
+    def run() -> None:
+        nonlocal step
+        step += 1
+        w1, b1, w2, b2, w3, b3 = params
+        h1 = np.maximum(x @ w1 + b1, 0)
+        h2 = np.maximum(h1 @ w2 + b2, 0)
+        z = h2 @ w3 + b3
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        p[rows, y] -= 1
+        d3 = p / len(x)
+        d2 = (d3 @ w3.T) * (h2 > 0)
+        d1 = (d2 @ w2.T) * (h1 > 0)
+        grads = [x.T @ d1, d1.sum(axis=0), h1.T @ d2, d2.sum(axis=0), h2.T @ d3, d3.sum(axis=0)]
+        reference.adam_step(params, grads, m, v, step=step)
+
+    return run
+
+
+def _torch_step(torch: Any, x: np.ndarray, y: np.ndarray) -> Run:
+    nn = torch.nn
+    net = nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
+    inputs, labels = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
+
+    return run
+
+
+def _torch() -> Any:
+    """Return PyTorch, set to as many threads as tilefuse has; None where it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(get_num_threads())
+    return torch
