@@ -1,0 +1,92 @@
+#include "bindings/arrays.h"
+
+namespace tilefuse::bindings {
+namespace {
+
+constexpr struct {
+    const char* name;
+    tilefuse_loss loss;
+} losses[] = {
+    {"sparse_categorical_crossentropy", TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY},
+    {"categorical_crossentropy", TILEFUSE_CATEGORICAL_CROSSENTROPY},
+    {"binary_crossentropy", TILEFUSE_BINARY_CROSSENTROPY},
+    {"mean_squared_error", TILEFUSE_MEAN_SQUARED_ERROR},
+};
+
+tilefuse_loss loss_from(const std::string& name) {
+    std::string known;
+    for (const auto& entry : losses) {
+        if (name == entry.name) return entry.loss;
+        known += std::string(known.empty() ? "" : ", ") + entry.name;
+    }
+    throw py::value_error("unknown loss '" + name + "'; expected one of: " + known);
+}
+
+// Class ids, [rows], each in [0, classes).
+const void* class_ids(const py::array& labels, py::ssize_t rows, int64_t classes) {
+    if (labels.dtype().kind() != 'i' || labels.itemsize() != 4 || labels.dtype().byteorder() == '>') {
+        throw py::type_error("labels have dtype " + py::str(labels.dtype()).cast<std::string>() +
+                             "; expected int32 class ids: convert them with .astype(numpy.int32)");
+    }
+    if (!(labels.flags() & py::array::c_style) || labels.size() != rows) {
+        throw py::value_error("labels have shape " + shape_text(shape_of(labels)) + "; expected " + std::to_string(rows) +
+                              " class ids, C-contiguous");
+    }
+    const auto* ids = static_cast<const int32_t*>(labels.data());
+    for (py::ssize_t i = 0; i < rows; ++i) {
+        if (ids[i] < 0 || ids[i] >= classes) {
+            throw py::value_error("label " + std::to_string(ids[i]) + " is out of range; expected class ids in [0, " +
+                                  std::to_string(classes) + ")");
+        }
+    }
+    return ids;
+}
+
+// The mean over the rows of x [rows, cols] of their weighted losses; writes its gradient to dx.
+double loss(const std::string& name, bool from_logits, const py::array& x, const py::array& labels,
+            const py::object& sample_weight, double label_smoothing, py::array& dx) {
+    if (x.ndim() != 2) throw py::value_error("x has " + std::to_string(x.ndim()) + " axes; expected 2");
+    const py::ssize_t rows = x.shape(0);
+    std::vector<double> row_loss(static_cast<size_t>(rows));
+    double sum = 0;
+
+    tilefuse_loss_args args = {};
+    args.dtype = dtype_of(x, "x");
+    args.loss = loss_from(name);
+    args.from_logits = from_logits;
+    args.label_smoothing = label_smoothing;
+    args.rows = rows;
+    args.cols = x.shape(1);
+    args.x = input(x, "x", args.dtype, x.size());
+    args.labels = args.loss == TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY ? class_ids(labels, rows, args.cols)
+                                                                        : input(labels, "labels", args.dtype, x.size());
+    py::array weight;
+    if (!sample_weight.is_none()) {
+        weight = sample_weight.cast<py::array>();
+        args.sample_weight = input(weight, "sample_weight", args.dtype, rows);
+    }
+    args.rows_per_sample = 1;
+    args.scale = 1.0 / static_cast<double>(rows > 0 ? rows : 1);
+    args.dx = output(dx, "dx", args.dtype, x.size());
+    args.row_loss = row_loss.data();
+
+    tilefuse_total_args total = {};
+    total.n = rows;
+    total.x = row_loss.data();
+    total.sum = &sum;
+    {
+        py::gil_scoped_release release;
+        run(args);
+        run(total);
+    }
+    return sum * args.scale;
+}
+
+}  // namespace
+
+void bind_loss(py::module_& m) {
+    m.def("loss", &loss, py::arg("name"), py::arg("from_logits"), py::arg("x"), py::arg("labels"), py::arg("sample_weight"),
+          py::arg("label_smoothing"), py::arg("dx"), "The mean loss of the rows of x; its gradient goes to dx.");
+}
+
+}  // namespace tilefuse::bindings

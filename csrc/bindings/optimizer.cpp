@@ -1,0 +1,114 @@
+#include "bindings/optimizer.h"
+
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.h"
+
+namespace tilefuse::bindings {
+namespace {
+
+using Arrays = std::vector<py::array>;
+
+template <class V> V get(const py::dict& d, const char* key, V otherwise) {
+    return d.contains(key) && !d[key].is_none() ? d[key].cast<V>() : otherwise;
+}
+
+void require_as_many(const char* name, size_t given, size_t expected) {
+    if (given == expected) return;
+    throw py::value_error(std::string(name) + " has " + std::to_string(given) + " arrays; expected " + std::to_string(expected) +
+                          ", one for each parameter");
+}
+
+// One step of the rule on all parameters; slots[i] are the arrays of params[i].
+void optimizer_step(const py::dict& description, Arrays params, const Arrays& grads, std::vector<Arrays> slots) {
+    const tilefuse_optimizer rule = optimizer_from(description);
+    require_as_many("grads", grads.size(), params.size());
+    require_as_many("slots", slots.size(), params.size());
+    if (params.empty()) return;
+    const size_t slot_arrays = static_cast<size_t>(slot_count(rule));
+    std::vector<tilefuse_parameter> parameters(params.size());
+    tilefuse_optimizer_args args = {};
+    args.dtype = dtype_of(params[0], "params[0]");
+    args.rule = &rule;
+    args.parameters = parameters.data();
+    args.count = static_cast<int64_t>(params.size());
+    for (size_t i = 0; i < params.size(); ++i) {
+        tilefuse_parameter& p = parameters[i];
+        p = {};
+        p.n = params[i].size();
+        p.w = output(params[i], "params", args.dtype, p.n);
+        p.dw = input(grads[i], "grads", args.dtype, p.n);
+        if (slots[i].size() != slot_arrays) {
+            throw py::value_error("a parameter has " + std::to_string(slots[i].size()) + " slots; expected " +
+                                  std::to_string(slot_arrays));
+        }
+        for (size_t s = 0; s < slot_arrays; ++s) p.slots[s] = output(slots[i][s], "slots", args.dtype, p.n);
+    }
+    run_released(args);
+}
+
+// (scales, norms): what each gradient is to be multiplied by, and the norms of the gradients.
+std::pair<std::vector<double>, std::vector<double>> clip_norm(const Arrays& grads, double limit, bool global) {
+    std::vector<tilefuse_parameter> parameters(grads.size());
+    std::vector<double> scales(grads.size()), norms(grads.size());
+    if (grads.empty()) return {scales, norms};
+    tilefuse_clip_norm_args args = {};
+    args.dtype = dtype_of(grads[0], "grads[0]");
+    args.parameters = parameters.data();
+    args.count = static_cast<int64_t>(grads.size());
+    args.limit = limit;
+    args.global = global;
+    args.scales = scales.data();
+    args.norms = norms.data();
+    for (size_t i = 0; i < grads.size(); ++i) {
+        parameters[i] = {};
+        parameters[i].n = grads[i].size();
+        parameters[i].dw = input(grads[i], "grads", args.dtype, grads[i].size());
+    }
+    run_released(args);
+    return {scales, norms};
+}
+
+}  // namespace
+
+tilefuse_optimizer optimizer_from(const py::dict& d) {
+    tilefuse_optimizer rule = {};
+    const std::string kind = get<std::string>(d, "kind", "");
+    if (kind == "sgd") rule.kind = TILEFUSE_SGD;
+    else if (kind == "adagrad") rule.kind = TILEFUSE_ADAGRAD;
+    else if (kind == "rmsprop") rule.kind = TILEFUSE_RMSPROP;
+    else if (kind == "adam") rule.kind = TILEFUSE_ADAM;
+    else throw py::value_error("unknown optimizer '" + kind + "'; expected one of: sgd, adagrad, rmsprop, adam");
+    rule.learning_rate = get(d, "learning_rate", 0.001);
+    rule.momentum = get(d, "momentum", 0.0);
+    rule.nesterov = get(d, "nesterov", false);
+    rule.rho = get(d, "rho", 0.9);
+    rule.centered = get(d, "centered", false);
+    rule.beta_1 = get(d, "beta_1", 0.9);
+    rule.beta_2 = get(d, "beta_2", 0.999);
+    rule.epsilon = get(d, "epsilon", 1e-7);
+    rule.amsgrad = get(d, "amsgrad", false);
+    rule.weight_decay = get(d, "weight_decay", 0.0);
+    rule.clip_value = get(d, "clipvalue", 0.0);
+    rule.step = get<int64_t>(d, "step", 1);
+    return rule;
+}
+
+int slot_count(const tilefuse_optimizer& rule) {
+    switch (rule.kind) {
+        case TILEFUSE_SGD: return rule.momentum > 0;
+        case TILEFUSE_ADAGRAD: return 1;
+        case TILEFUSE_RMSPROP: return 1 + (rule.momentum > 0) + (rule.centered != 0);
+        case TILEFUSE_ADAM: return 2 + (rule.amsgrad != 0);
+    }
+    return 0;
+}
+
+void bind_optimizer(py::module_& m) {
+    m.def("optimizer_step", &optimizer_step, py::arg("rule"), py::arg("params"), py::arg("grads"), py::arg("slots"),
+          "One update of all params in place; slots[i] holds the arrays of params[i].");
+    m.def("clip_norm", &clip_norm, py::arg("grads"), py::arg("limit"), py::arg("global_norm"),
+          "(scales, norms): what each gradient is to be multiplied by, and the norms before that.");
+}
+
+}  // namespace tilefuse::bindings
