@@ -1,0 +1,324 @@
+// Program, the compiled training step. Layers come as dictionaries of plain values and NumPy arrays; the arrays stay
+// the caller's and are updated in place.
+#include "program/program.h"
+
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+
+#include "bindings/activation.h"
+#include "bindings/arrays.h"
+#include "bindings/optimizer.h"
+
+namespace tilefuse::bindings {
+namespace {
+
+using program::Shape;
+
+constexpr double seconds_between_polls = 0.05;  // for Ctrl-C
+
+template <class V> V get(const py::dict& dict, const char* key, V otherwise) {
+    return dict.contains(key) && !dict[key].is_none() ? dict[key].cast<V>() : otherwise;
+}
+
+class BoundProgram {
+public:
+    BoundProgram(const py::list& layers, Shape input_shape, int64_t batch, const py::object& loss, const py::object& optimizer,
+                 const std::string& dtype) {
+        program::Spec spec;
+        if (dtype != "float32" && dtype != "float64") {
+            throw py::value_error("dtype is '" + dtype + "'; expected 'float32' or 'float64'");
+        }
+        spec.dtype = dtype == "float32" ? TILEFUSE_FLOAT32 : TILEFUSE_FLOAT64;
+        if (batch < 1) throw py::value_error("batch is " + std::to_string(batch) + "; expected at least 1");
+        if (input_shape.empty()) throw py::value_error("input_shape is (); expected at least one axis beside the batch's");
+        for (int64_t n : input_shape)
+            if (n < 1) throw py::value_error("input_shape has an axis of " + std::to_string(n) + " elements; expected at least 1");
+        spec.input_shape = std::move(input_shape);
+        if (!loss.is_none()) spec.loss = loss_of(loss.cast<py::dict>());
+        int slots = 0;
+        if (!optimizer.is_none()) {
+            const py::dict o = optimizer.cast<py::dict>();
+            spec.optimizer.emplace();
+            spec.optimizer->rule = optimizer_from(o);
+            spec.optimizer->clip_norm = get(o, "clipnorm", 0.0);
+            spec.optimizer->global_clip_norm = get(o, "global_clipnorm", 0.0);
+            slots = slot_count(spec.optimizer->rule);
+            if (!spec.loss) throw py::value_error("an optimizer without a loss: pass a loss");
+        }
+        Shape shape = spec.input_shape;
+        for (const py::handle& item : layers) spec.layers.push_back(layer_of(item.cast<py::dict>(), spec.dtype, shape, slots));
+        program_ = std::make_unique<program::Program>(std::move(spec), batch);
+    }
+
+    std::pair<double, double> train_step(const py::array& x, const py::array& y, const py::object& weight, double learning_rate) {
+        need_training();
+        const program::Data data = data_of(x, y, weight);
+        program::Totals totals;
+        {
+            py::gil_scoped_release release;
+            totals = program_->train_step(data, learning_rate);
+        }
+        return {totals.mean_loss(), totals.mean_accuracy()};
+    }
+
+    py::dict train_epoch(const py::array& x, const py::array& y, const py::object& order, const py::array_t<double>& learning_rates,
+                         std::optional<int64_t> batch_size, const py::object& weight, const py::object& predictions,
+                         const py::object& on_progress, double interval) {
+        need_training();
+        program::Data data = data_of(x, y, weight);
+        const int64_t batch = batch_size.value_or(program_->batch());
+        if (batch < 1) throw py::value_error("batch_size is " + std::to_string(batch) + "; expected at least 1");
+        const int64_t steps = (data.samples + batch - 1) / batch;
+        if (learning_rates.ndim() != 1 || learning_rates.size() < steps || learning_rates.strides(0) != sizeof(double)) {
+            throw py::value_error("learning_rates has " + std::to_string(learning_rates.size()) + " elements; expected one for each of " +
+                                  std::to_string(steps) + " steps, contiguous float64");
+        }
+        py::array kept_predictions;
+        if (!predictions.is_none()) {
+            kept_predictions = predictions.cast<py::array>();
+            data.predictions = static_cast<char*>(output_array(kept_predictions, "predictions", data.samples));
+        }
+        py::array_t<int64_t> kept_order;
+        const int64_t* order_of = nullptr;
+        if (!order.is_none()) {
+            if (!py::isinstance<py::array_t<int64_t>>(order)) throw py::type_error("order must be a numpy.int64 array");
+            kept_order = order.cast<py::array_t<int64_t>>();
+            if (kept_order.ndim() != 1 || kept_order.size() != data.samples || !(kept_order.flags() & py::array::c_style)) {
+                throw py::value_error("order has shape " + shape_text(shape_of(kept_order)) + "; expected (" +
+                                      std::to_string(data.samples) + ",), contiguous");
+            }
+            order_of = kept_order.data();
+            for (int64_t i = 0; i < data.samples; ++i) {
+                if (order_of[i] < 0 || order_of[i] >= data.samples) {
+                    throw py::value_error("order[" + std::to_string(i) + "] is " + std::to_string(order_of[i]) +
+                                          "; expected 0 to " + std::to_string(data.samples - 1));
+                }
+            }
+        }
+        const bool reports = !on_progress.is_none();
+        const program::Program::Poll poll = [&](const program::Totals& so_far) {
+            py::gil_scoped_acquire acquire;
+            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+            if (!reports) return false;
+            const py::object stop = on_progress(so_far.steps, so_far.mean_loss(), so_far.mean_accuracy());
+            return !stop.is_none() && stop.cast<bool>();
+        };
+        program::Totals totals;
+        {
+            py::gil_scoped_release release;
+            totals = program_->train_epoch(data, order_of, batch, learning_rates.data(),
+                                           reports ? std::min(interval, seconds_between_polls) : seconds_between_polls, poll);
+        }
+        return py::dict(py::arg("loss") = totals.mean_loss(), py::arg("accuracy") = totals.mean_accuracy(),
+                        py::arg("steps") = totals.steps, py::arg("samples") = totals.samples);
+    }
+
+    std::pair<double, double> evaluate(const py::array& x, const py::array& y, const py::object& weight) {
+        if (!program_->spec().loss) throw py::value_error("this program has no loss: make it with one to evaluate");
+        const program::Data data = data_of(x, y, weight);
+        program::Totals totals;
+        {
+            py::gil_scoped_release release;
+            totals = program_->evaluate(data, seconds_between_polls, poll_signals);
+        }
+        return {totals.mean_loss(), totals.mean_accuracy()};
+    }
+
+    void predict(const py::array& x, py::array& out) {
+        program::Data data;
+        data.samples = samples_of(x, "x", program_->spec().input_shape);
+        data.x = static_cast<const char*>(x.data());
+        data.predictions = static_cast<char*>(output_array(out, "out", data.samples));
+        py::gil_scoped_release release;
+        program_->predict(data, seconds_between_polls, poll_signals);
+    }
+
+    program::Program& program() { return *program_; }
+    const program::Program& program() const { return *program_; }
+
+private:
+    static bool poll_signals(const program::Totals&) {
+        py::gil_scoped_acquire acquire;
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        return false;
+    }
+
+    void need_training() const {
+        if (!program_->spec().optimizer) throw py::value_error("this program has no optimizer: make it with a loss and an optimizer to train");
+    }
+
+    static program::Loss loss_of(const py::dict& d) {
+        program::Loss loss;
+        const std::string kind = d["kind"].cast<std::string>();
+        if (kind == "sparse_categorical_crossentropy") loss.kind = TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY;
+        else if (kind == "categorical_crossentropy") loss.kind = TILEFUSE_CATEGORICAL_CROSSENTROPY;
+        else if (kind == "binary_crossentropy") loss.kind = TILEFUSE_BINARY_CROSSENTROPY;
+        else if (kind == "mean_squared_error") loss.kind = TILEFUSE_MEAN_SQUARED_ERROR;
+        else throw py::value_error("unknown loss '" + kind + "'; expected one of sparse_categorical_crossentropy, categorical_crossentropy, "
+                                   "binary_crossentropy, mean_squared_error");
+        loss.from_logits = get(d, "from_logits", false);
+        loss.label_smoothing = get(d, "label_smoothing", 0.0);
+        return loss;
+    }
+
+    static program::Activation activation_of(const py::dict& d) {
+        program::Activation activation;
+        activation.name = get<std::string>(d, "activation", "linear");
+        activation.alpha = get(d, "alpha", 0.0);
+        if (activation.name == "softmax") activation.kind = program::Activation::softmax;
+        else if (activation.name == "log_softmax") activation.kind = program::Activation::log_softmax;
+        else activation.function = activation_from(activation.name);
+        return activation;
+    }
+
+    // `shape` goes in as the layer's input shape and comes out as its output shape.
+    program::Layer layer_of(const py::dict& d, tilefuse_dtype dtype, Shape& shape, int slots) {
+        program::Layer layer;
+        const std::string kind = d["kind"].cast<std::string>();
+        layer.name = get<std::string>(d, "name", kind);
+        if (kind == "dense") {
+            py::array kernel = d["kernel"].cast<py::array>();
+            if (kernel.ndim() != 2 || kernel.shape(0) != shape.back()) {
+                throw py::value_error("layer '" + layer.name + "': kernel has shape " + shape_text(shape_of(kernel)) + "; expected (" +
+                                      std::to_string(shape.back()) + ", units), as its input has shape " + shape_text({shape.begin(), shape.end()}));
+            }
+            layer.activation = activation_of(d);
+            layer.inputs = kernel.shape(0);
+            layer.units = kernel.shape(1);
+            layer.trainable = get(d, "trainable", true);
+            const int used = layer.trainable ? slots : 0;
+            layer.kernel = variable(d, "kernel", "kernel_slots", dtype, layer.inputs * layer.units, used, layer.name);
+            layer.kernel.l1 = get(d, "l1", 0.0);
+            layer.kernel.l2 = get(d, "l2", 0.0);
+            if (d.contains("bias") && !d["bias"].is_none()) {
+                layer.bias = variable(d, "bias", "bias_slots", dtype, layer.units, used, layer.name);
+                layer.bias.l1 = get(d, "bias_l1", 0.0);
+                layer.bias.l2 = get(d, "bias_l2", 0.0);
+            }
+            shape.back() = layer.units;
+        } else if (kind == "activation") {
+            layer.kind = program::Layer::activate;
+            layer.activation = activation_of(d);
+        } else if (kind == "dropout") {
+            layer.kind = program::Layer::dropout;
+            layer.rate = d["rate"].cast<double>();
+            if (!(layer.rate >= 0 && layer.rate < 1)) {
+                throw py::value_error("layer '" + layer.name + "': rate is " + std::to_string(layer.rate) + "; expected 0 <= rate < 1");
+            }
+            layer.seed = d["seed"].cast<uint64_t>();
+        } else if (kind == "reshape") {
+            layer.kind = program::Layer::reshape;
+            layer.shape = d["shape"].cast<Shape>();
+            if (layer.shape.empty() || program::size_of(layer.shape) != program::size_of(shape)) {
+                throw py::value_error("layer '" + layer.name + "': cannot reshape " + shape_text({shape.begin(), shape.end()}) + " to " +
+                                      shape_text({layer.shape.begin(), layer.shape.end()}) + ": the number of elements differs");
+            }
+            shape = layer.shape;
+        } else {
+            throw py::value_error("unknown layer kind '" + kind + "'; expected dense, activation, dropout or reshape");
+        }
+        return layer;
+    }
+
+    program::Variable variable(const py::dict& d, const char* key, const char* slots_key, tilefuse_dtype dtype, int64_t size,
+                               int slots, const std::string& layer) {
+        const auto keep = [&](const py::handle& item, const std::string& name) {
+            kept_.push_back(item.cast<py::array>());
+            return output(kept_.back(), name.c_str(), dtype, size);
+        };
+        program::Variable v;
+        v.size = size;
+        v.data = keep(d[key], layer + "'s " + key);
+        const py::list given = slots ? d[slots_key].cast<py::list>() : py::list();
+        if (static_cast<int>(given.size()) < slots) {
+            throw py::value_error("layer '" + layer + "': " + slots_key + " has " + std::to_string(given.size()) + " arrays; the optimizer needs " +
+                                  std::to_string(slots));
+        }
+        for (int s = 0; s < slots; ++s) v.slots[s] = keep(given[static_cast<size_t>(s)], layer + "'s " + slots_key);
+        return v;
+    }
+
+    int64_t samples_of(const py::array& a, const char* name, const Shape& sample) const {
+        bool match = a.ndim() == static_cast<py::ssize_t>(sample.size()) + 1;
+        for (size_t axis = 0; match && axis < sample.size(); ++axis) match = a.shape(static_cast<py::ssize_t>(axis) + 1) == sample[axis];
+        if (!match) {
+            std::string expected = "(n";
+            for (int64_t n : sample) expected += ", " + std::to_string(n);
+            throw py::value_error(std::string(name) + " has shape " + shape_text(shape_of(a)) + "; expected " + expected + ")");
+        }
+        require(a, name, program_->spec().dtype, a.size());
+        return a.shape(0);
+    }
+
+    void* output_array(py::array& a, const char* name, int64_t samples) const {
+        if (samples_of(a, name, output_shape(program_->spec())) != samples) {
+            throw py::value_error(std::string(name) + " has " + std::to_string(a.shape(0)) + " samples; expected " + std::to_string(samples));
+        }
+        return output(a, name, program_->spec().dtype, a.size());
+    }
+
+    program::Data data_of(const py::array& x, const py::array& y, const py::object& weight) {
+        const program::Spec& spec = program_->spec();
+        program::Data data;
+        data.samples = samples_of(x, "x", spec.input_shape);
+        if (data.samples == 0) throw py::value_error("x has no samples; expected at least 1");
+        data.x = static_cast<const char*>(x.data());
+        const Shape out = output_shape(spec);
+        const int64_t values = program::size_of(out);
+        int64_t labels = values * data.samples;
+        if (spec.loss->kind == TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY) {
+            labels = labels / std::max<int64_t>(1, out.back());
+            if (!y.dtype().is(py::dtype::of<int32_t>()) && !(y.dtype().kind() == 'i' && y.itemsize() == 4)) {
+                throw py::type_error("y has dtype " + py::str(y.dtype()).cast<std::string>() + "; expected int32 class numbers");
+            }
+            if (!(y.flags() & py::array::c_style)) throw py::value_error("y is not C-contiguous: pass numpy.ascontiguousarray(y)");
+            const int32_t* label = static_cast<const int32_t*>(y.data());
+            for (py::ssize_t i = 0; i < y.size(); ++i) {
+                if (label[i] < 0 || label[i] >= out.back()) {
+                    throw py::value_error("y holds the label " + std::to_string(label[i]) + " at position " + std::to_string(i) +
+                                          "; expected 0 to " + std::to_string(out.back() - 1));
+                }
+            }
+        } else if (dtype_of(y, "y") != spec.dtype || !(y.flags() & py::array::c_style)) {
+            throw py::type_error("y has dtype " + py::str(y.dtype()).cast<std::string>() + "; expected a C-contiguous array of the program's dtype");
+        }
+        if (y.size() != labels) {
+            throw py::value_error("y has shape " + shape_text(shape_of(y)) + ", " + std::to_string(y.size()) + " elements; expected " +
+                                  std::to_string(labels) + " for " + std::to_string(data.samples) + " samples");
+        }
+        data.y = static_cast<const char*>(y.data());
+        if (!weight.is_none()) {
+            if (!py::isinstance<py::array>(weight)) throw py::type_error("sample_weight must be a NumPy array");
+            const py::array w = py::reinterpret_borrow<py::array>(weight);
+            data.weight = static_cast<const char*>(input(w, "sample_weight", spec.dtype, data.samples));
+        }
+        return data;
+    }
+
+    std::vector<py::array> kept_;  // the variables: they must live as long as the program
+    std::unique_ptr<program::Program> program_;
+};
+
+}  // namespace
+
+void bind_program(py::module_& m) {
+    using namespace py::literals;
+    py::class_<BoundProgram>(m, "Program", "A network compiled for training, evaluation and prediction.")
+        .def(py::init<const py::list&, Shape, int64_t, const py::object&, const py::object&, const std::string&>(), "layers"_a,
+             "input_shape"_a, "batch"_a, "loss"_a = py::none(), "optimizer"_a = py::none(), "dtype"_a = "float32")
+        .def("train_step", &BoundProgram::train_step, "x"_a, "y"_a, "sample_weight"_a = py::none(), "learning_rate"_a = 1e-3)
+        .def("train_epoch", &BoundProgram::train_epoch, "x"_a, "y"_a, "order"_a, "learning_rates"_a, py::kw_only(),
+             "batch_size"_a = py::none(), "sample_weight"_a = py::none(), "predictions"_a = py::none(), "on_progress"_a = py::none(),
+             "interval"_a = seconds_between_polls)
+        .def("evaluate", &BoundProgram::evaluate, "x"_a, "y"_a, "sample_weight"_a = py::none())
+        .def("predict", &BoundProgram::predict, "x"_a, "out"_a)
+        .def("describe", [](BoundProgram& p) { return p.program().describe(); })
+        .def("__repr__", [](BoundProgram& p) { return p.program().describe(); })
+        .def_property("iteration", [](const BoundProgram& p) { return p.program().iteration; },
+                      [](BoundProgram& p, uint64_t n) { p.program().iteration = n; })
+        .def_property_readonly("stages", [](BoundProgram& p) { return p.program().stages(); })
+        .def_property_readonly("bytes", [](BoundProgram& p) { return p.program().bytes(); })
+        .def_property_readonly("output_shape", [](const BoundProgram& p) { return py::tuple(py::cast(output_shape(p.program().spec()))); });
+}
+
+}  // namespace tilefuse::bindings

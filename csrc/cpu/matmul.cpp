@@ -1,0 +1,468 @@
+// C[m, n] = epilogue(A[m, k] B[k, n] + beta C), and the sum of columns, which is a bias's gradient.
+//
+// A member of the team owns a rectangle of C. It walks over blocks of B's columns that fit in L2 (packed into panels
+// where that pays), and for each over strips of a few rows of A; a tile of C, strip x panel, is accumulated in
+// registers. Every element of C is one chain of multiply-adds in the order of k, whatever the shape of its tile: so the
+// bits don't depend on the number of threads.
+#include <utility>
+
+#include "common/activation.h"
+#include "common/dtype.h"
+#include "cpu/kernels.h"
+#include "cpu/optimizer.h"
+#include "cpu/simd.h"
+#include "cpu/transpose.h"
+
+namespace tilefuse::inline TILEFUSE_ISA {
+namespace {
+
+// ---- sizes ----------------------------------------------------------------------------------------------------------
+
+// A tile is at most max_rows(nv) rows by nv vectors, nv <= max_vectors: its accumulators, a row of B and one broadcast
+// element of A fit in the 16 (or 32) vector registers, and there are enough of them (8) to keep two FMA units busy.
+#if defined(__AVX512F__)
+constexpr int max_vectors = 4;
+constexpr int max_rows(int nv) { return nv <= 2 ? 12 : nv == 3 ? 8 : 6; }
+#else
+constexpr int max_vectors = 2;
+constexpr int max_rows(int nv) { return nv == 1 ? 12 : 6; }
+#endif
+constexpr int most_rows = 12;
+
+// Blocks, in bytes: a panel of B, k_block deep, stays in L1 while strips of A pass it; rows of A, k_block deep, stay in
+// L2 while panels pass them; a packed block of B stays in L2 or L3.
+constexpr int64_t k_block = 256;
+constexpr int64_t l1_bytes = 16 * 1024;
+constexpr int64_t l2_bytes = 192 * 1024;
+constexpr int64_t packed_bytes = 1024 * 1024;
+
+template <class T> constexpr int64_t panel_columns = max_vectors * lanes<T>;
+
+template <class T> int64_t whole_panels(int64_t columns) {
+    return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
+}
+
+struct Blocking {
+    int64_t k, rows, columns;  // columns: of B packed at a time, whole panels
+};
+
+template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
+    // A fused update needs the whole sum at once, since partial sums have no place in C.
+    const int64_t blocks = args.epilogue.rule != nullptr ? 1 : (args.k + k_block - 1) / k_block;
+    const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);
+    const int64_t size = k * static_cast<int64_t>(sizeof(T));
+    return {k, std::max<int64_t>(most_rows, l2_bytes / size),
+            std::min(whole_panels<T>(args.n), std::max<int64_t>(1, packed_bytes / size / panel_columns<T>) * panel_columns<T>)};
+}
+
+// ---- the tile -------------------------------------------------------------------------------------------------------
+
+template <class T> struct TileArgs {
+    int64_t k;
+    const T* a;
+    int64_t a_stride;
+    const T* b;
+    int64_t b_stride;
+    T* c;
+    int64_t c_stride;
+    bool accumulate;  // add to C, or overwrite it
+    int tail;         // lanes of the last vector that C has
+};
+
+// a_stride is from row to row, and A's rows are contiguous; or, if ByColumn, from k to k + 1, and its columns are.
+template <class T, bool ByColumn, int Rows, int Vectors> void tile(const TileArgs<T>& t) {
+    Vec<T> sums[Rows][Vectors];
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) sums[i][v] = Vec<T>{};
+    const T* a = t.a;
+    const T* b = t.b;
+    const int64_t a_stride = t.a_stride, b_stride = t.b_stride;
+    for (int64_t p = 0; p < t.k; ++p) {
+        Vec<T> row[Vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) row[v] = load(b + v * lanes<T>);
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows; ++i) {
+            const Vec<T> x = splat(ByColumn ? a[i] : a[i * a_stride]);
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) sums[i][v] += x * row[v];
+        }
+        a += ByColumn ? a_stride : 1;
+        b += b_stride;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+        T* c = t.c + i * t.c_stride;
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v, c += lanes<T>) {
+            const bool whole = v + 1 < Vectors || t.tail == lanes<T>;
+            if (t.accumulate) sums[i][v] += whole ? load(c) : load(c, t.tail);
+            if (whole) {
+                store(c, sums[i][v]);
+            } else {
+                store(c, sums[i][v], t.tail);
+            }
+        }
+    }
+}
+
+template <class T> using TileFunction = void (*)(const TileArgs<T>&);
+
+template <class T, bool ByColumn, int Vectors, int... Row>
+constexpr void list_tiles(TileFunction<T> (&list)[most_rows], std::integer_sequence<int, Row...>) {
+    ((list[Row] = tile<T, ByColumn, Row + 1, Vectors>), ...);
+}
+
+// tiles<T>.of[by column][vectors - 1][rows - 1]
+template <class T> struct Tiles {
+    TileFunction<T> of[2][max_vectors][most_rows] = {};
+
+    constexpr Tiles() { add(std::make_integer_sequence<int, max_vectors>()); }
+
+    template <int... V> constexpr void add(std::integer_sequence<int, V...>) {
+        (list_tiles<T, false, V + 1>(of[0][V], std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
+        (list_tiles<T, true, V + 1>(of[1][V], std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
+    }
+};
+
+template <class T> constexpr Tiles<T> tiles;
+
+// ---- packing --------------------------------------------------------------------------------------------------------
+
+// panel[k, columns] = B, where `columns` is whole vectors and those past `valid` are zero.
+template <class T>
+void pack_panel(int64_t k, int64_t valid, int64_t columns, const T* b, int64_t row_stride, int64_t col_stride, T* panel) {
+    if (row_stride == 1 && col_stride != 1) {
+        transpose(valid, k, b, col_stride, panel, columns);
+        for (int64_t p = 0; p < k && valid < columns; ++p)
+            for (int64_t j = valid; j < columns; ++j) panel[p * columns + j] = 0;
+        return;
+    }
+    for (int64_t p = 0; p < k; ++p, panel += columns) {
+        const T* row = b + p * row_stride;
+        int64_t j = 0;
+        if (col_stride == 1) {
+            for (; j + lanes<T> <= valid; j += lanes<T>) store(panel + j, load(row + j));
+        }
+        for (; j < valid; ++j) panel[j] = row[j * col_stride];
+        for (; j < columns; ++j) panel[j] = 0;
+    }
+}
+
+// strip[k, rows] = A transposed; one vector more than that may be overwritten
+template <class T> void pack_strip(int64_t k, int64_t rows, const T* a, int64_t row_stride, int64_t col_stride, T* strip) {
+    for (int64_t p = 0; p < k; ++p)
+        for (int64_t i = 0; i < rows; ++i) strip[p * rows + i] = a[i * row_stride + p * col_stride];
+}
+
+// ---- the epilogue ---------------------------------------------------------------------------------------------------
+
+template <class T> Vec<T> mask_vector(const uint8_t* mask, int n) {
+    Vec<T> v{};
+    for (int i = 0; i < n; ++i) v[i] = mask[i];
+    return v;
+}
+
+template <class T> Vec<T> full_mask_vector(const uint8_t* mask) {
+    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
+    Bytes bytes;
+    std::memcpy(&bytes, mask, sizeof bytes);
+    return __builtin_convertvector(bytes, Vec<T>);
+}
+
+// Applies the epilogue to the rectangle of `rows` x `columns` sums at `c`, whose corner is (row, column) of C.
+template <class T> class Epilogue {
+public:
+    explicit Epilogue(const tilefuse_matmul_args& args)
+        : e_(args.epilogue), n_(args.n), c_stride_(args.c_row_stride),
+          stores_(e_.bias || e_.activation != TILEFUSE_LINEAR || e_.preactivation || e_.mask || e_.derivative_at) {}
+
+    // `offset`: where this product's C begins in the arrays that are strided like C.
+    void operator()(T* c, int64_t stride, int64_t offset, int64_t row, int64_t column, int64_t rows, int64_t columns) const {
+        if (stores_) {
+            for (int64_t i = 0; i < rows; ++i) {
+                const int64_t at = offset + (row + i) * c_stride_ + column;
+                forward(c + i * stride, at, column, columns);
+                if (e_.mask || e_.derivative_at) backward(c + i * stride, at, (row + i) * n_ + column, columns);
+            }
+        }
+        if (e_.rule) {
+            const Update<T> update(*e_.rule, e_.parameter);
+            if (columns == n_ && stride == columns) {
+                update(row * n_, c, rows * columns);
+            } else {
+                for (int64_t i = 0; i < rows; ++i) update((row + i) * n_ + column, c + i * stride, columns);
+            }
+        }
+    }
+
+    // Brings what an update needs nearer while the sums are made.
+    void prefetch(int64_t row, int64_t column, int64_t rows, int64_t columns) const {
+        constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+        for (int64_t i = 0; i < rows; ++i) {
+            const int64_t at = (row + i) * n_ + column;
+            for (int64_t j = 0; j < columns; j += line) {
+                __builtin_prefetch(static_cast<T*>(e_.parameter.w) + at + j, 1);
+                for (void* slot : e_.parameter.slots)
+                    if (slot) __builtin_prefetch(static_cast<T*>(slot) + at + j, 1);
+            }
+        }
+    }
+
+private:
+    void forward(T* c, int64_t at, int64_t column, int64_t columns) const {
+        if (!e_.bias && !e_.preactivation && e_.activation == TILEFUSE_LINEAR) return;
+        const T* bias = e_.bias ? static_cast<const T*>(e_.bias) + column : nullptr;
+        T* pre = e_.preactivation ? static_cast<T*>(e_.preactivation) + at : nullptr;
+        with_activation<T>(e_.activation, e_.activation_alpha, [&](auto f) {
+            for_vectors<T>(columns, [&](int64_t j, int n) {
+                Vec<T> x = load_upto(c + j, n);
+                if (bias) x += load_upto(bias + j, n);
+                if (pre) store_upto(pre + j, x, n);
+                store_upto(c + j, f.forward(x), n);
+            });
+        });
+    }
+
+    void backward(T* c, int64_t at, int64_t mask_at, int64_t columns) const {
+        const uint8_t* mask = e_.mask ? e_.mask + mask_at : nullptr;
+        const T* y = e_.derivative_at ? static_cast<const T*>(e_.derivative_at) + at : nullptr;
+        const T scale = static_cast<T>(e_.mask_scale);
+        with_activation<T>(e_.derivative, e_.derivative_alpha, [&](auto f) {
+            for_vectors<T>(columns, [&](int64_t j, int n) {
+                Vec<T> x = load_upto(c + j, n);
+                if (mask) {
+                    const Vec<T> kept = n == lanes<T> ? full_mask_vector<T>(mask + j) : mask_vector<T>(mask + j, n);
+                    x = kept != 0 ? x * scale : Vec<T>{};
+                }
+                if (y) x *= f.derivative(load_upto(y + j, n));
+                store_upto(c + j, x, n);
+            });
+        });
+    }
+
+    const tilefuse_epilogue& e_;
+    const int64_t n_, c_stride_;
+    const bool stores_;
+};
+
+// ---- one member's rectangle of one product --------------------------------------------------------------------------
+
+template <class T> class Product {
+public:
+    Product(const tilefuse_matmul_args& args, T* scratch)
+        : args_(args), blocking_(blocking<T>(args)), epilogue_(args), panels_(scratch),
+          strips_(panels_ + blocking_.k * blocking_.columns), sums_(strips_ + blocking_.k * blocking_.rows) {}
+
+    static size_t scratch(const tilefuse_matmul_args& args) {
+        const Blocking b = blocking<T>(args);
+        return static_cast<size_t>(b.k * b.columns + b.k * b.rows + most_rows * b.columns) * sizeof(T);
+    }
+
+    void operator()(const T* a, const T* b, T* c, int64_t offset, Range rows, Range columns) {
+        if (rows.begin >= rows.end || columns.begin >= columns.end) return;
+        if (args_.beta != 0 && args_.beta != 1) scale(c, rows, columns);
+        c_ = c;
+        offset_ = offset;
+        for (int64_t j = columns.begin; j < columns.end; j += blocking_.columns) {
+            columns_ = {j, std::min(columns.end, j + blocking_.columns)};
+            divide_columns();
+            for (int64_t p = 0; p == 0 || p < args_.k; p += blocking_.k) {
+                k_ = std::min(blocking_.k, args_.k - p);
+                accumulate_ = p > 0 || args_.beta != 0;
+                last_ = p + k_ >= args_.k;
+                a_ = a + p * args_.a_col_stride;
+                b_ = b + p * args_.b_row_stride;
+                pack_b(rows.end - rows.begin);
+                for (int64_t i = rows.begin; i < rows.end; i += blocking_.rows) multiply({i, std::min(rows.end, i + blocking_.rows)});
+            }
+        }
+    }
+
+private:
+    void scale(T* c, Range rows, Range columns) const {
+        const T beta = static_cast<T>(args_.beta);
+        for (int64_t i = rows.begin; i < rows.end; ++i)
+            for (int64_t j = columns.begin; j < columns.end; ++j) c[i * args_.c_row_stride + j] *= beta;
+    }
+
+    // Panels of nearly equal width, so that none has too few accumulators.
+    void divide_columns() {
+        width_ = columns_.end - columns_.begin;
+        vectors_ = (width_ + lanes<T> - 1) / lanes<T>;
+        count_ = (vectors_ + max_vectors - 1) / max_vectors;
+        tile_rows_ = max_rows(static_cast<int>((vectors_ + count_ - 1) / count_));
+    }
+    int64_t panel_at(int64_t panel) const { return vectors_ * panel / count_ * lanes<T>; }
+    bool packed(int64_t panel) const { return pack_all_ || panel_at(panel + 1) > width_; }
+
+    void pack_b(int64_t height) {
+        // Packing a panel costs about as much as a strip that passes it. It pays when many do, unless all of B's block
+        // lies together in L1 anyway. (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed for 32 rows, the
+        // same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) The last panel is padded with zeros to whole vectors.
+        const bool lies_together = k_ * args_.b_row_stride * static_cast<int64_t>(sizeof(T)) <= l1_bytes;
+        pack_all_ = args_.b_col_stride != 1 || (!lies_together && height > 8 * tile_rows_);
+        for (int64_t panel = 0; panel < count_; ++panel) {
+            if (!packed(panel)) continue;
+            const int64_t begin = panel_at(panel), end = panel_at(panel + 1);
+            pack_panel(k_, std::min(end, width_) - begin, end - begin, b_ + (columns_.begin + begin) * args_.b_col_stride,
+                       args_.b_row_stride, args_.b_col_stride, panels_ + begin * k_);
+        }
+    }
+
+    // The rows of C in the current columns, with the current part of k: strips within groups of panels that fit in L1.
+    void multiply(Range rows) const {
+        const int64_t height = rows.end - rows.begin;
+        const int64_t strips = (height + tile_rows_ - 1) / tile_rows_;
+        const auto strip_at = [&](int64_t strip) { return height * strip / strips; };
+        const bool by_column = args_.a_row_stride == 1 && args_.a_col_stride != 1;
+        const bool far_apart = args_.a_col_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
+        const bool pack_a = by_column ? (far_apart && k_ > 8) || count_ >= 8 : args_.a_col_stride != 1;
+        if (pack_a) {
+            for (int64_t strip = 0; strip < strips; ++strip) {
+                const int64_t begin = strip_at(strip);
+                pack_strip(k_, strip_at(strip + 1) - begin, a_ + (rows.begin + begin) * args_.a_row_stride, args_.a_row_stride,
+                           args_.a_col_stride, strips_ + begin * k_);
+            }
+        }
+        const bool update = args_.epilogue.rule != nullptr;
+        const int64_t group = std::max<int64_t>(1, l1_bytes / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
+        for (int64_t first = 0; first < count_; first += group) {
+            const int64_t past = std::min(count_, first + group);
+            const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));
+            for (int64_t strip = 0; strip < strips; ++strip) {
+                const int64_t begin = strip_at(strip), row = rows.begin + begin;
+                const int64_t count = strip_at(strip + 1) - begin;
+                TileArgs<T> t;
+                t.k = k_;
+                t.accumulate = accumulate_;
+                t.a = pack_a ? strips_ + begin * k_ : a_ + row * args_.a_row_stride;
+                t.a_stride = pack_a ? count : by_column ? args_.a_col_stride : args_.a_row_stride;
+                T* const sums = update ? sums_ : c_ + row * args_.c_row_stride + columns_.begin + left;
+                t.c_stride = update ? right - left : args_.c_row_stride;
+                if (update && last_) epilogue_.prefetch(row, columns_.begin + left, count, right - left);
+                for (int64_t panel = first; panel < past; ++panel) {
+                    const int64_t at = panel_at(panel), end = panel_at(panel + 1);
+                    t.b = packed(panel) ? panels_ + at * k_ : b_ + columns_.begin + at;
+                    t.b_stride = packed(panel) ? end - at : args_.b_row_stride;
+                    t.c = sums + at - left;
+                    t.tail = static_cast<int>(lanes<T> - std::max<int64_t>(0, end - width_));
+                    tiles<T>.of[by_column || pack_a][(end - at) / lanes<T> - 1][count - 1](t);
+                }
+                if (last_) epilogue_(sums, t.c_stride, offset_, row, columns_.begin + left, count, right - left);
+            }
+        }
+    }
+
+    const tilefuse_matmul_args& args_;
+    const Blocking blocking_;
+    const Epilogue<T> epilogue_;
+    T *const panels_, *const strips_, *const sums_;
+    // what is being worked on
+    const T *a_, *b_;
+    T* c_;
+    Range columns_;
+    int64_t offset_, k_, width_, vectors_, count_;
+    int tile_rows_;
+    bool accumulate_, last_, pack_all_;
+};
+
+// ---- the team -------------------------------------------------------------------------------------------------------
+
+struct Grid {
+    int rows, columns;  // members; rows * columns == team size
+};
+
+// How many members share out the rows and how many the columns: the member with most to do decides, and what each
+// reads of A and B on top of it (columns of B may have to be packed, so reading them counts more).
+template <class T> Grid choose_grid(const tilefuse_matmul_args& args, int size) {
+    if (args.split == TILEFUSE_SPLIT_ROWS) return {size, 1};
+    Grid best = {size, 1};
+    double best_cost = 0;
+    for (int columns = 1; columns <= size; ++columns) {
+        if (size % columns != 0) continue;
+        const int rows = size / columns;
+        const double height = static_cast<double>((args.m + rows - 1) / rows);
+        const int64_t vectors = (args.n + lanes<T> - 1) / lanes<T>;
+        const double width = static_cast<double>((vectors + columns - 1) / columns * lanes<T>);
+        const double cost = height * width + 8 * width + height;
+        if (columns == 1 || cost < best_cost) {
+            best = {rows, columns};
+            best_cost = cost;
+        }
+    }
+    return best;
+}
+
+template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) {
+    int64_t products = 1;
+    for (int axis = 0; axis < args.batch_axes; ++axis) products *= args.batch_shape[axis];
+
+    // Whole products to each member where there are enough of them, else a part of every one.
+    const bool whole = products >= 2 * team.size;
+    const Range mine = whole ? team.range(products) : Range{0, products};
+    const Grid grid = whole ? Grid{1, 1} : choose_grid<T>(args, team.size);
+    const int row_rank = whole ? 0 : team.rank / grid.columns, column_rank = whole ? 0 : team.rank % grid.columns;
+    const int64_t vectors = (args.n + lanes<T> - 1) / lanes<T>;
+    const Range rows = {args.m * row_rank / grid.rows, args.m * (row_rank + 1) / grid.rows};
+    const Range columns = {std::min(args.n, vectors * column_rank / grid.columns * lanes<T>),
+                           std::min(args.n, vectors * (column_rank + 1) / grid.columns * lanes<T>)};
+
+    Product<T> product(args, team.scratch<T>());
+    for (int64_t index = mine.begin; index < mine.end; ++index) {
+        int64_t a = 0, b = 0, c = 0, rest = index;
+        for (int axis = args.batch_axes - 1; axis >= 0; --axis) {
+            const int64_t i = rest % args.batch_shape[axis];
+            rest /= args.batch_shape[axis];
+            a += i * args.a_batch_strides[axis];
+            b += i * args.b_batch_strides[axis];
+            c += i * args.c_batch_strides[axis];
+        }
+        product(static_cast<const T*>(args.a) + a, static_cast<const T*>(args.b) + b, static_cast<T*>(args.c) + c, c, rows,
+                columns);
+    }
+}
+
+template <class T> void column_sum_of(Team& team, const tilefuse_column_sum_args& args) {
+    const T* x = static_cast<const T*>(args.x);
+    T* const sums = args.rule ? team.scratch<T>() : static_cast<T*>(args.y);
+    const Range mine = team.range(args.n, lanes<T>);
+    for_vectors<T>(mine.end - mine.begin, [&](int64_t offset, int n) {
+        const int64_t j = mine.begin + offset;
+        Vec<T> total{};
+        for (int64_t i = 0; i < args.m; ++i) total += load_upto(x + i * args.n + j, n);
+        store_upto(sums + j, total, n);
+    });
+    if (args.rule && mine.begin < mine.end) {
+        Update<T>(*args.rule, args.parameter)(mine.begin, sums + mine.begin, mine.end - mine.begin);
+    }
+}
+
+}  // namespace
+
+void matmul(Team& team, const tilefuse_matmul_args& args) {
+    by_dtype(args.dtype, [&](auto zero) { matmul_of<decltype(zero)>(team, args); });
+}
+
+Cost matmul_cost(const tilefuse_matmul_args& args) {
+    Cost cost;
+    cost.work = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
+    for (int axis = 0; axis < args.batch_axes; ++axis) cost.work *= static_cast<double>(args.batch_shape[axis]);
+    by_dtype(args.dtype, [&](auto zero) { cost.scratch = Product<decltype(zero)>::scratch(args); });
+    return cost;
+}
+
+void column_sum(Team& team, const tilefuse_column_sum_args& args) {
+    by_dtype(args.dtype, [&](auto zero) { column_sum_of<decltype(zero)>(team, args); });
+}
+
+Cost column_sum_cost(const tilefuse_column_sum_args& args) {
+    Cost cost;
+    cost.work = static_cast<double>(args.m) * static_cast<double>(args.n);
+    cost.scratch = static_cast<size_t>(args.n) * sizeof(double);
+    return cost;
+}
+
+}  // namespace tilefuse::inline TILEFUSE_ISA

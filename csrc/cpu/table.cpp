@@ -1,0 +1,23 @@
+// The table of this instruction set's kernels.
+#include "cpu/kernels.h"
+#include "cpu/simd.h"
+
+#define TILEFUSE_TEXT_(x) #x
+#define TILEFUSE_TEXT(x) TILEFUSE_TEXT_(x)
+
+namespace tilefuse::inline TILEFUSE_ISA {
+
+#define TILEFUSE_DECLARE(name)                         \
+    void name(Team&, const tilefuse_##name##_args&);   \
+    Cost name##_cost(const tilefuse_##name##_args&);
+TILEFUSE_CPU_KERNELS(TILEFUSE_DECLARE)
+#undef TILEFUSE_DECLARE
+
+const Kernels& table() {
+#define TILEFUSE_ENTRY(name) {name, name##_cost},
+    static const Kernels kernels = {TILEFUSE_TEXT(TILEFUSE_ISA), TILEFUSE_CPU_KERNELS(TILEFUSE_ENTRY)};
+#undef TILEFUSE_ENTRY
+    return kernels;
+}
+
+}  // namespace tilefuse::inline TILEFUSE_ISA

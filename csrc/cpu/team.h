@@ -1,0 +1,86 @@
+// Team: the threads that run kernels together. A kernel is an SPMD function of a Team, as a CUDA kernel is of a grid:
+// every member calls it with its own rank, works on its share and meets the others at barriers.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace tilefuse {
+
+// What a kernel needs of a team. `work` is in floating-point operations or their like in time;
+// it decides whether more than one thread pays.
+struct Cost {
+    double work = 0;
+    size_t scratch = 0;  // bytes for each member
+    size_t shared = 0;   // bytes for the team
+};
+
+class Barrier {
+public:
+    void wait(int size) {
+        if (size == 1) return;
+        const uint32_t phase = phase_.load(std::memory_order_relaxed);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size)) {
+            arrived_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1, std::memory_order_release);
+        } else {
+            wait_for_phase_after(phase);
+        }
+    }
+
+private:
+    void wait_for_phase_after(uint32_t phase);
+
+    alignas(64) std::atomic<uint32_t> arrived_{0};
+    alignas(64) std::atomic<uint32_t> phase_{0};
+};
+
+struct Range {
+    int64_t begin, end;
+};
+
+class Team {
+public:
+    Team(int rank, int size, Barrier* barrier, char* scratch, char* shared)
+        : rank(rank), size(size), barrier_(barrier), scratch_(scratch), shared_(shared) {}
+
+    void barrier() { barrier_->wait(size); }
+
+    // This member's share of [0, n): contiguous, in the order of the ranks.
+    Range range(int64_t n) const { return {n * rank / size, n * (rank + 1) / size}; }
+
+    // The same with boundaries at multiples of `grain`.
+    Range range(int64_t n, int64_t grain) const {
+        const Range r = range((n + grain - 1) / grain);
+        return {std::min(r.begin * grain, n), std::min(r.end * grain, n)};
+    }
+
+    // Memory of this member alone, and of the team; as many bytes as the kernel's Cost asked for, 64-byte aligned.
+    template <class T> T* scratch() const { return reinterpret_cast<T*>(scratch_); }
+    template <class T> T* shared() const { return reinterpret_cast<T*>(shared_); }
+
+    const int rank, size;
+
+private:
+    Barrier* barrier_;
+    char *scratch_, *shared_;
+};
+
+// Opens a team, calls body(context, team) on every member and closes it. Denormals count as zero inside.
+// `threads` is an upper limit. The memory behind scratch and shared belongs to the calling thread and is kept for its next call.
+void run_team(int threads, const Cost& cost, void (*body)(void*, Team&), void* context);
+
+template <class Body> void run_team(int threads, const Cost& cost, const Body& body) {
+    run_team(
+        threads, cost, [](void* f, Team& team) { (*static_cast<const Body*>(f))(team); },
+        const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+int num_threads();            // what set_num_threads said, else OMP_NUM_THREADS, else the processors allowed
+void set_num_threads(int n);  // 0: back to the default
+int threads_for(double work); // 1 for work too small to share
+uint64_t parallel_regions();  // teams of more than one thread opened so far in this process
+
+}  // namespace tilefuse

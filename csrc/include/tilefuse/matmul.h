@@ -1,0 +1,51 @@
+// Matrix multiplication C = epilogue(A B + beta * C), batched, A and B of any strides.
+#pragma once
+
+#include "tilefuse/activation.h"
+#include "tilefuse/optimizer.h"
+#include "tilefuse/types.h"
+
+#define TILEFUSE_MAX_BATCH_AXES 6
+
+// What happens to a tile of C, with value c at (i, j), before it is written; in this order. Zero means nothing.
+typedef struct tilefuse_epilogue {
+    const void* bias;                // T [n]: c += bias[j]
+    tilefuse_activation activation;  // c = f(c)
+    double activation_alpha;
+    void* preactivation;             // T, strides as C: receives c before the activation
+    const void* derivative_at;       // T, strides as C: c *= g'(derivative_at), for `derivative`
+    tilefuse_activation derivative;
+    double derivative_alpha;
+    const uint8_t* mask;             // contiguous [m, n]: c = mask ? c * mask_scale : 0, before derivative_at
+    double mask_scale;
+    const tilefuse_optimizer* rule;  // c is the gradient of `parameter`: update it; C itself is not written
+    tilefuse_parameter parameter;    // contiguous [m, n]
+} tilefuse_epilogue;
+
+typedef struct tilefuse_matmul_args {
+    tilefuse_dtype dtype;
+    tilefuse_split split;
+    int64_t m, n, k;
+    const void *a, *b;
+    void* c;
+    int64_t a_row_stride, a_col_stride;  // strides in elements; A is [m, k]
+    int64_t b_row_stride, b_col_stride;  // B is [k, n]
+    int64_t c_row_stride;                // C is [m, n], its columns are contiguous
+    int batch_axes;  // 0: one product
+    int64_t batch_shape[TILEFUSE_MAX_BATCH_AXES];
+    int64_t a_batch_strides[TILEFUSE_MAX_BATCH_AXES];  // 0 broadcasts
+    int64_t b_batch_strides[TILEFUSE_MAX_BATCH_AXES];
+    int64_t c_batch_strides[TILEFUSE_MAX_BATCH_AXES];
+    double beta;  // 0 never reads C
+    tilefuse_epilogue epilogue;
+} tilefuse_matmul_args;
+
+// y[j] = sum over i of x[i, j], in the order of i; with a rule, y is the gradient of `parameter` instead (a bias).
+typedef struct tilefuse_column_sum_args {
+    tilefuse_dtype dtype;
+    int64_t m, n;
+    const void* x;  // contiguous [m, n]
+    void* y;        // [n]
+    const tilefuse_optimizer* rule;
+    tilefuse_parameter parameter;
+} tilefuse_column_sum_args;

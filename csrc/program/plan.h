@@ -1,0 +1,88 @@
+// Plan: one kind of step (train, evaluate, predict) for one batch size, lowered to a flat list of stages whose every
+// buffer has its place. Nothing here knows which machine will run it.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <variant>
+#include <vector>
+
+#include "program/spec.h"
+#include "tilefuse/data.h"
+#include "tilefuse/dropout.h"
+#include "tilefuse/matmul.h"
+#include "tilefuse/softmax.h"
+
+namespace tilefuse::program {
+
+using Args = std::variant<tilefuse_gather_args, tilefuse_matmul_args, tilefuse_column_sum_args, tilefuse_activation_args,
+                          tilefuse_activation_backward_args, tilefuse_softmax_args, tilefuse_softmax_backward_args,
+                          tilefuse_dropout_mask_args, tilefuse_dropout_args, tilefuse_loss_args, tilefuse_total_args,
+                          tilefuse_penalty_args, tilefuse_clip_norm_args, tilefuse_optimizer_args>;
+
+struct Buffer {
+    std::string name;
+    int64_t bytes = 0;
+    bool in_arena = true;       // else the memory is somebody else's
+    int first = -1, last = -1;  // the phases (stages between two barriers) in which it is alive
+    int64_t offset = 0;         // in the arena
+};
+
+// A stage's use of a buffer, through one pointer of its arguments.
+struct Use {
+    int buffer;
+    int64_t rows;  // > 0: each member of a team touches only its own share of so many rows
+    bool writes;
+    std::function<void(void*)> set;
+};
+
+struct Stage {
+    std::string text;
+    Args args;
+    std::vector<Use> uses;
+    bool barrier = false;  // members wait for each other before it
+    bool enabled = true;   // gathering is off where a batch already lies in order
+};
+
+// What a step is fed with, bound before it runs.
+enum Input { source_x, source_y, source_weight, order, batch_x, batch_y, batch_weight, predictions, input_count };
+
+enum class Mode { train, evaluate, predict };
+
+struct Plan {
+    Mode mode = Mode::predict;
+    int64_t batch = 0;
+    std::deque<Stage> stages;  // a deque: uses point into the stages
+    std::vector<Buffer> buffers;
+    std::vector<tilefuse_parameter> parameters;  // for the stages that take all of them
+    int inputs[input_count] = {};                // buffers
+    int record_stage = -1;                       // copies the predictions; enabled where they are wanted
+    double loss_sum = 0, correct_sum = 0, penalty = 0;  // results of a step; sums over loss_rows
+    int64_t loss_rows = 0;
+    int64_t arena_bytes = 0, unshared_bytes = 0;
+    std::unique_ptr<char, void (*)(void*)> arena{nullptr, nullptr};
+
+    Plan() = default;
+    Plan(const Plan&) = delete;
+
+    void bind(Input input, const void* address);  // points every use of the input there
+    void* place_of(Input input) const { return arena.get() + buffers[static_cast<size_t>(inputs[input])].offset; }
+
+    std::vector<const Use*> input_uses[input_count];
+    const void* bound[input_count] = {};
+};
+
+// Lowers a network to stages. `step` and `rule` are what the stages look at while they run: the number of updates
+// made so far, and the optimizer with this step's learning rate.
+std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, int threads, const uint64_t* step,
+                            const tilefuse_optimizer* rule);
+
+// Puts barriers where one member needs what another wrote, and gives every buffer its place in the arena.
+void place(Plan& plan);
+
+std::string describe(const Spec& spec, const Plan& plan);
+
+}  // namespace tilefuse::program

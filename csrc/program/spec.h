@@ -1,0 +1,75 @@
+// What a Program is made from: the layers, the loss and the optimizer, with their variables in place.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tilefuse/activation.h"
+#include "tilefuse/loss.h"
+#include "tilefuse/optimizer.h"
+
+namespace tilefuse::program {
+
+using Shape = std::vector<int64_t>;  // of one sample, without the batch axis
+
+// An activation function, or a softmax over the last axis.
+struct Activation {
+    enum Kind { elementwise, softmax, log_softmax } kind = elementwise;
+    tilefuse_activation function = TILEFUSE_LINEAR;
+    double alpha = 0;
+    std::string name = "linear";
+
+    bool linear() const { return kind == elementwise && function == TILEFUSE_LINEAR; }
+};
+
+struct Variable {
+    void* data = nullptr;  // null: there is none (a layer without bias)
+    int64_t size = 0;
+    void* slots[TILEFUSE_MAX_SLOTS] = {};
+    double l1 = 0, l2 = 0;
+};
+
+struct Layer {
+    enum Kind { dense, activate, dropout, reshape } kind = dense;
+    std::string name;
+    Activation activation;           // dense, activate
+    int64_t inputs = 0, units = 0;   // dense: the kernel is [inputs, units]
+    Variable kernel, bias;           // dense
+    bool trainable = true;           // dense
+    double rate = 0;                 // dropout
+    uint64_t seed = 0;               // dropout
+    Shape shape;                     // reshape
+};
+
+struct Loss {
+    tilefuse_loss kind = TILEFUSE_MEAN_SQUARED_ERROR;
+    bool from_logits = false;
+    double label_smoothing = 0;
+};
+
+struct Optimizer {
+    tilefuse_optimizer rule = {};
+    double clip_norm = 0, global_clip_norm = 0;  // 0: off
+};
+
+struct Spec {
+    tilefuse_dtype dtype = TILEFUSE_FLOAT32;
+    Shape input_shape;
+    std::vector<Layer> layers;
+    std::optional<Loss> loss;
+    std::optional<Optimizer> optimizer;
+
+    int64_t item_size() const { return dtype == TILEFUSE_FLOAT32 ? 4 : 8; }
+};
+
+inline int64_t size_of(const Shape& shape) {
+    int64_t size = 1;
+    for (int64_t n : shape) size *= n;
+    return size;
+}
+
+Shape output_shape(const Spec& spec);
+
+}  // namespace tilefuse::program
