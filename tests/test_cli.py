@@ -1,0 +1,166 @@
+"""The command `tilefuse`: what it prints and writes, and how it says no."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tilefuse
+from tilefuse import cli
+from tilefuse._mnist_programs import PROGRAMS
+from tilefuse.datasets import load_digits_sample, mnist
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_num_threads: Callable[[int], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def accuracy(text: str) -> float:
+    match = re.search(r"^test accuracy +([0-9.]+) \(loss [0-9.]+\)$", text, re.MULTILINE)
+    assert match, text
+    return float(match.group(1))
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a call that must end with status 2, before anything is trained."""
+    try:
+        status = cli.main(arguments)
+    except SystemExit as end:  # argparse's way
+        status = end.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert "Traceback" not in captured.err
+    assert "test accuracy" not in captured.out
+    return captured.err
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_train(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert cli.main(["train", "--program", program, "--epochs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert accuracy(out) > 0.8
+    assert re.search(r"^time per epoch +[0-9.]+ s", out, re.MULTILINE)
+    plot = Path(f"tilefuse-{program}.png")
+    assert str(plot.absolute()) in out
+    assert plot.read_bytes().startswith(PNG)
+
+
+def test_train_main_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train"]) == 0
+    assert accuracy(capsys.readouterr().out) > 0.93
+
+
+def test_train_saves_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--epochs", "1", "--save", "digits.safetensors", "--plot", "curves.png"]) == 0
+    out = capsys.readouterr().out
+    assert Path("curves.png").read_bytes().startswith(PNG)
+    model = tilefuse.load_model("digits.safetensors")
+    _, test = load_digits_sample()
+    _, same = model.evaluate(*PROGRAMS["mnist_dropout_mlp"].prepare(*test), verbose=0)
+    assert accuracy(out) == pytest.approx(same, abs=1e-4)
+
+
+def test_train_on_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--epochs", "1", "--data", str(mnist._SAMPLE)]) == 0
+    out = capsys.readouterr().out
+    assert f"from {mnist._SAMPLE}" in out
+    assert accuracy(out) > 0.8
+
+
+def test_seed_and_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    weights = []
+    for seed, threads in ((3, 1), (3, 2), (4, 2)):
+        arguments = ["train", "--epochs", "1", "--save", "m.safetensors"]
+        assert cli.main([*arguments, "--seed", str(seed), "--threads", str(threads)]) == 0
+        assert f"threads: {threads}" in capsys.readouterr().out
+        weights.append(tilefuse.load_model("m.safetensors").get_weights()[0])
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[1], weights[2])
+
+
+def test_train_without_matplotlib(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cli.importlib.util.find_spec
+    monkeypatch.setattr(
+        cli.importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else real(name, *a)
+    )
+    assert cli.main(["train", "--epochs", "1"]) == 0
+    captured = capsys.readouterr()
+    assert accuracy(captured.out) > 0.8
+    assert 'pip install "tilefuse[plot]"' in captured.err
+    assert 'pip install "tilefuse[plot]"' in mistake(capsys, "train", "--plot", "x.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "absent"], "no folder absent"),
+        (["train", "--save", "absent/model.safetensors"], "cannot write absent/model.safetensors"),
+        (["train", "--plot", "absent/x.png"], "cannot write absent/x.png"),
+        (["train", "--save", "."], r"cannot write \."),
+        (["train", "--device", "cuda"], "'cuda' is not available"),
+        (["train", "--device", "gpu"], "Unknown device 'gpu'"),
+        (["train", "--seed", "-1"], "seed"),
+        (["train", "--epochs", "0"], "--epochs.*at least 1, got '0'"),
+        (["train", "--epochs", "many"], "--epochs"),
+        (["train", "--threads", "0"], "--threads"),
+        (["train", "--program", "mnist_mlp"], "mnist_dropout_mlp"),
+        (["bench", "--seconds", "0"], "more than 0"),
+        (["bench", "--seconds", "x"], "--seconds"),
+        (["trian"], "train"),
+        ([], "required"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.search(message, mistake(capsys, *arguments))
+
+
+def test_data_folder_with_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in mnist.SHA256:
+        (tmp_path / name).write_bytes((mnist._SAMPLE / name).read_bytes()[:400])
+    assert "train-images-idx3-ubyte.gz" in mistake(capsys, "train", "--data", str(tmp_path))
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_digits_sample", interrupted)
+    assert cli.main(["train"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "--threads", "2"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^tilefuse +{re.escape(tilefuse.__version__)}$", out, re.MULTILINE)
+    assert re.search(r"^threads +2$", out, re.MULTILINE)
+    assert re.search(r"^matplotlib +(not )?installed", out, re.MULTILINE)
+
+
+def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilefuse._quickbench.MATMUL_SIZES", (16,))
+    monkeypatch.setattr("tilefuse._quickbench._torch", lambda: None)  # its import takes seconds
+    assert cli.main(["bench", "--seconds", "0.001"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^matmul 16 x 16 x 16 +tilefuse +[0-9.]+ us +[0-9.]+ GFLOP/s$", out, re.MULTILINE)
+    assert re.search(r"^ +numpy +[0-9.]+ us +[0-9]+ steps/s +[0-9.]+ x as fast$", out, re.MULTILINE)
+
+
+def test_version_of_the_module() -> None:
+    command = [sys.executable, "-m", "tilefuse", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == (
+        f"tilefuse {tilefuse.__version__}\n"
+    )

@@ -1,0 +1,103 @@
+"""The examples run, learn, and are Keras programs but for their imports."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import runpy
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tilefuse
+from tilefuse._mnist_programs import PROGRAMS
+from tilefuse.datasets import load_mnist
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+KERAS_IMPORTS = {
+    "from tilefuse import GradientTape, Sequential": (
+        "from keras import Sequential\nfrom tensorflow import GradientTape"
+    ),
+    "from tilefuse import Sequential": "from keras import Sequential",
+    "from tilefuse.layers": "from keras.layers",
+    "from tilefuse.losses": "from keras.losses",
+    "from tilefuse.optimizers": "from keras.optimizers",
+    "from tilefuse.utils": "from keras.utils",
+}  # the data sets and the report of precision and recall are not in Keras
+
+
+def output_of(
+    script: str, epochs: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    monkeypatch.setattr(sys, "argv", [script, "--epochs", str(epochs)])
+    monkeypatch.delenv("TILEFUSE_DATA", raising=False)
+    tilefuse.seed(0)
+    runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    return [float(number) for number in re.findall(pattern, text)]
+
+
+def test_all_programs_have_an_example() -> None:
+    assert {script.removesuffix(".py") for script in SCRIPTS} == set(PROGRAMS)
+
+
+def test_binary(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = output_of("mnist_binary_mlp.py", 5, capsys, monkeypatch)
+    (accuracy,) = numbers(r"test accuracy ([0-9.]+)", out)
+    (of_classes,) = numbers(r"accuracy of the predicted classes ([0-9.]+)", out)
+    assert accuracy > 0.9
+    assert of_classes == pytest.approx(accuracy, abs=1e-4)
+
+
+def test_softmax(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = output_of("mnist_softmax_mlp.py", 3, capsys, monkeypatch)
+    of_fit, of_loop = numbers(r"accuracy +([0-9.]+) +1000\n", out)
+    assert of_fit > 0.9
+    assert of_loop > 0.9
+    assert len(re.findall(r"^ +[0-9](?: +[01]\.[0-9]{3}){3} +100$", out, re.MULTILINE)) == 20
+
+
+def test_dropout(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = output_of("mnist_dropout_mlp.py", 5, capsys, monkeypatch)
+    assert numbers(r"test accuracy ([0-9.]+)", out)[0] > 0.92
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_runs_on_keras(script: str, tmp_path: Path) -> None:
+    source = (EXAMPLES / script).read_text()
+    for ours, theirs in KERAS_IMPORTS.items():
+        source = source.replace(ours, theirs)
+    assert not re.search(r"tilefuse(?!\.(datasets|metrics)| import)", source.partition('"""\n\n')[2])
+    (tmp_path / script).write_text(source)
+    command = [sys.executable, str(tmp_path / script), "--epochs", "1"]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TILEFUSE_DATA" not in os.environ, reason="TILEFUSE_DATA names no folder with MNIST")
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("mnist_binary_mlp", 0.982), ("mnist_softmax_mlp", 0.972), ("mnist_dropout_mlp", 0.976)],
+)
+def test_accuracy_on_all_of_mnist(name: str, least: float) -> None:
+    program = PROGRAMS[name]
+    train, test = (program.prepare(*split) for split in load_mnist())
+    accuracies = []
+    for seed in range(5):
+        tilefuse.seed(seed)
+        _, _, accuracy = program.train(program.model(), train, test, program.epochs, [])
+        accuracies.append(accuracy)
+    assert statistics.mean(accuracies) >= least

@@ -1,0 +1,95 @@
+"""What holds the package together besides code: versions, files, and commands that the documents promise."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import tilefuse
+from tilefuse import _core
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("python/tilefuse/**/*.md")]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_one_version() -> None:
+    version = tilefuse.__version__
+    assert PROJECT["version"] == version
+    assert metadata.version("tilefuse") == version
+    assert _core.build_info()["version"] == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_package_is_typed_and_has_its_data() -> None:
+    package = Path(tilefuse.__file__).parent
+    for name in ("py.typed", "_core.pyi", "datasets/digits_sample/README.md"):
+        assert (package / name).is_file(), name
+
+
+def test_command_is_installed() -> None:
+    (entry,) = metadata.entry_points(group="console_scripts", name="tilefuse")
+    assert entry.value == "tilefuse.cli:main"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_python_in_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in blocks((ROOT / "README.md").read_text(), "python"):
+        exec(compile(code, "README.md", "exec"), {})
+    assert Path("curves.png").exists()
+    assert tilefuse.load_model("digits.safetensors").count_params() == 101_770
+
+
+def test_extras_in_documents_exist() -> None:
+    extras = set(PROJECT["optional-dependencies"])
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for named in re.findall(r'pip install .*"\.\[([a-z,]+)\]"', path.read_text()):
+            assert set(named.split(",")) <= extras
+
+
+def test_commands_in_readme_are_there() -> None:
+    """Each script that is named exists, and each tilefuse command has its options."""
+    text = "\n".join(blocks((ROOT / "README.md").read_text(), "sh"))
+    for script in re.findall(r"python (benchmarks/\S+)", text):
+        assert (ROOT / script).is_file()
+    for command, rest in re.findall(r"^tilefuse (\w+)(.*)$", text, re.MULTILINE):
+        usage = [sys.executable, "-m", "tilefuse", command, "--help"]
+        help_text = subprocess.run(usage, capture_output=True, text=True, check=True).stdout
+        for option in re.findall(r"--\w+", rest):
+            assert option in help_text
+
+
+def test_no_family_lacks_a_companion() -> None:
+    """A family has the same name among the functions, the reference, the tests and the benchmarks."""
+    families = {path.stem for path in (ROOT / "python/tilefuse/ops").glob("[a-z]*.py")}
+    assert families
+    for family in families:
+        for companion in (
+            f"python/tilefuse/reference/{family}.py",
+            f"tests/ops/test_{family}.py",
+            f"benchmarks/test_{family}.py",
+        ):
+            assert (ROOT / companion).is_file(), companion
+
+
+def test_sources_are_portable() -> None:
+    """Nothing is built for the machine at hand only, nor against the rules of floating-point arithmetic."""
+    for path in [ROOT / "CMakeLists.txt", *ROOT.glob("csrc/**/CMakeLists.txt")]:
+        lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+        assert not re.search(r"-march=native|-ffast-math|-Ofast", "\n".join(lines))
