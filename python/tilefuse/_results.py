@@ -1,0 +1,90 @@
+"""The loss and the metrics of an epoch or an evaluation, as a dict by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import metrics
+from .losses import Loss
+from .metrics import Metric
+
+
+class _Measure(NamedTuple):
+    name: str
+    metric: Metric | None  # None: the accuracy that the Program computes itself
+    weighted: bool
+
+
+class Results:
+    """What to measure, for a loss and the shapes of labels and outputs (batch axis included)."""
+
+    def __init__(
+        self,
+        plain: Sequence[Any],
+        weighted: Sequence[Any],
+        loss: Loss,
+        label_shape: tuple[int, ...],
+        output_shape: tuple[int, ...],
+    ) -> None:
+        self._measures: list[_Measure] = []
+        taken = {"loss"}
+        for identifier, is_weighted in [*((m, False) for m in plain), *((m, True) for m in weighted)]:
+            measure = _measure(identifier, is_weighted, loss, label_shape, output_shape)
+            if measure.name in taken:
+                measure = measure._replace(
+                    name=_free_name(f"weighted_{measure.name}" if is_weighted else measure.name, taken)
+                )
+            taken.add(measure.name)
+            self._measures.append(measure)
+
+    @property
+    def need_predictions(self) -> bool:
+        """Whether a metric has to see the outputs."""
+        return any(measure.metric is not None for measure in self._measures)
+
+    def so_far(self, loss: float, accuracy: float) -> dict[str, float]:
+        """Return what the Program knows in the middle of an epoch."""
+        return {"loss": loss} | {m.name: accuracy for m in self._measures if m.metric is None}
+
+    def final(
+        self,
+        loss: float,
+        accuracy: float,
+        y: np.ndarray,
+        predictions: np.ndarray | None,
+        weight: np.ndarray | None,
+    ) -> dict[str, Any]:
+        """Return loss and all metrics."""
+        logs: dict[str, Any] = {"loss": float(loss)}
+        for name, metric, weighted in self._measures:
+            if metric is None:
+                logs[name] = float(accuracy)
+                continue
+            metric.reset_state()
+            metric.update_state(y, predictions, weight if weighted else None)
+            result = metric.result()
+            logs[name] = float(result) if np.ndim(result) == 0 else np.asarray(result)
+        return logs
+
+
+def _measure(
+    identifier: Any, weighted: bool, loss: Loss, label_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> _Measure:
+    if not isinstance(identifier, str) or identifier not in metrics.ACCURACY_NAMES:
+        metric = metrics.get(identifier)
+        return _Measure(metric.name, metric, weighted)
+    compiled = loss.kind.endswith("categorical_crossentropy") or (
+        loss.kind == "binary_crossentropy" and output_shape[-1] == 1
+    )
+    metric = None if compiled and not weighted else metrics.accuracy_for(label_shape, output_shape)
+    return _Measure(identifier, metric, weighted)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free

@@ -1,0 +1,273 @@
+"""What holds for the whole process: threads, device, precision, the root of all seeds."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from ._config import suggestion
+
+_PRECISIONS: dict[str, Any] = {"float32": np.float32, "ieee": np.float32, "float64": np.float64}
+_PRECISIONS_ELSEWHERE = {
+    "bfloat16": "it needs a build with bfloat16 kernels",
+    "tf32": "it exists on CUDA devices only",
+    "float16": "it exists on CUDA devices only",
+}
+
+
+class DeviceError(RuntimeError):
+    """The machine cannot do what was asked: a device that is not there, not built, or without a driver."""
+
+
+class _Settings:
+    """The mutable part of this module, in one place."""
+
+    precision = "float32"
+    device = "cpu"
+    root_seed = int.from_bytes(os.urandom(8), "little")
+    draws = itertools.count()
+    lock = threading.Lock()
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` threads for every kernel from now on.
+
+    The results' bits do not depend on it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. More than the machine has cores is allowed and slow.
+
+    Raises
+    ------
+    TypeError
+        `n` is not an integer.
+    ValueError
+        `n` is less than 1.
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.set_num_threads(1)
+    >>> tilefuse.get_num_threads()
+    1
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"set_num_threads takes an integer, got {n!r} of type {type(n).__name__}.")
+    if n < 1:
+        raise ValueError(f"set_num_threads takes an integer of at least 1, got {n}.")
+    from . import _core
+
+    _core.set_num_threads(int(n))
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that kernels use.
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.get_num_threads() >= 1
+    True
+    """
+    from . import _core
+
+    return int(_core.get_num_threads())
+
+
+def set_device(device: str) -> str:
+    """Choose the device that models are compiled for, and return its name.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"``, or ``"auto"``, which takes the best device there is and prints which one that was.
+
+    Returns
+    -------
+    str
+        The device in use from now on.
+
+    Raises
+    ------
+    tilefuse.DeviceError
+        The device exists in tilefuse but not in this installation.
+    ValueError
+        No device has that name.
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.set_device("cpu")
+    'cpu'
+    """
+    if not isinstance(device, str):
+        raise TypeError(
+            f"set_device takes a name such as 'cpu', got {device!r} of type {type(device).__name__}."
+        )
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and (not index or index.isdigit()):
+        raise DeviceError(
+            f"Device {device!r} is not available: this installation was built without CUDA kernels. "
+            "Use set_device('cpu')."
+        )
+    if device == "simt":
+        raise DeviceError(
+            "Device 'simt' is not available: this installation was built without the executor of CUDA "
+            "kernels. Use set_device('cpu')."
+        )
+    if device not in ("cpu", "auto"):
+        names = ("cpu", "auto", "cuda", "cuda:0", "simt")
+        raise ValueError(f"Unknown device {device!r}. {suggestion(device, names)}")
+    if device == "auto":
+        print("tilefuse: device 'auto' is 'cpu'")
+    _Settings.device = "cpu"
+    return _Settings.device
+
+
+def get_device() -> str:
+    """Return the name of the device in use.
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.get_device()
+    'cpu'
+    """
+    return _Settings.device
+
+
+def set_precision(precision: str) -> None:
+    """Choose the arithmetic of layers and models made from now on.
+
+    Parameters
+    ----------
+    precision : str
+        ``"float32"`` (default); ``"ieee"``, float32 on FMA units only; ``"float64"``, for gradient checks.
+
+    Raises
+    ------
+    ValueError
+        This installation has no such precision; the message lists those that it has.
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.set_precision("float64")
+    >>> tilefuse.Variable([1.0]).dtype
+    dtype('float64')
+    >>> tilefuse.set_precision("float32")
+    """
+    if precision not in _PRECISIONS:
+        available = ", ".join(repr(name) for name in _PRECISIONS)
+        reason = _PRECISIONS_ELSEWHERE.get(precision)
+        why = f": {reason}" if reason else ""
+        raise ValueError(f"Precision {precision!r} is not available here{why}. Available: {available}.")
+    _Settings.precision = precision
+
+
+def get_precision() -> str:
+    """Return the precision set by `set_precision`.
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.get_precision()
+    'float32'
+    """
+    return _Settings.precision
+
+
+def default_dtype() -> np.dtype[Any]:
+    """Return the dtype of arrays under the current precision."""
+    return np.dtype(_PRECISIONS[_Settings.precision])
+
+
+def seed(n: int) -> None:
+    """Make all that is random from now on (initial weights, shuffling, dropout) follow from `n`.
+
+    Parameters
+    ----------
+    n : int
+        Not negative.
+
+    Examples
+    --------
+    >>> import numpy as np, tilefuse
+    >>> def draw():
+    ...     tilefuse.seed(7)
+    ...     return tilefuse.initializers.GlorotUniform()((2, 2))
+    >>> bool(np.array_equal(draw(), draw()))
+    True
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"seed takes an integer, got {n!r} of type {type(n).__name__}.")
+    if n < 0:
+        raise ValueError(f"seed takes an integer of at least 0, got {n}.")
+    with _Settings.lock:
+        _Settings.root_seed = int(n)
+        _Settings.draws = itertools.count()
+
+
+def next_seed() -> int:
+    """Return a new seed below 2**63: the next of the sequence that `seed` started."""
+    with _Settings.lock:
+        entropy = [_Settings.root_seed, next(_Settings.draws)]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator(key: int, counter: int = 0) -> np.random.Generator:
+    """Return the counter-based generator number `counter` of the seed `key`; its draws depend on nothing else."""
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, counter]))
+
+
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Print what tilefuse runs on: version, instruction set, threads, device, precision, build.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print, or return a dict instead.
+
+    Returns
+    -------
+    dict or None
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.show_config("dicts")["device"]
+    'cpu'
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"show_config takes mode 'stdout' or 'dicts', got {mode!r}.")
+    from . import __version__, _core
+
+    config: dict[str, Any] = {
+        "tilefuse": __version__,
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": get_device(),
+        "precision": get_precision(),
+        "threads": get_num_threads(),
+        "instruction set": _core.isa(),
+        "available instruction sets": list(_core.available_isas()),
+        "build": dict(_core.build_info()),
+    }
+    if mode == "dicts":
+        return config
+    for name, value in config.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}={item}" for key, item in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value)
+        print(f"{name:<27}{value}")
+    return None

@@ -1,0 +1,256 @@
+"""The layers of dense networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import initializers, ops, regularizers
+from .._config import find
+from .._runtime import next_seed
+from ..variables import Variable
+from .base import Layer, Shape, Slots
+
+# Activations that ops.dense can undo from its output alone; the others are an operation of their own.
+_IN_DENSE = ("linear", "relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus")
+_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}
+_ACTIVATIONS = {
+    name: name for name in (*_IN_DENSE, "silu", "gelu", "gelu_tanh", "softmax", "log_softmax")
+} | {"swish": "silu"}
+
+
+class Input:
+    """The shape of a sample, as the first entry of a `Sequential`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Without the batch axis.
+    batch_size, dtype, name
+        As in Keras; without effect.
+
+    Examples
+    --------
+    >>> import tilefuse
+    >>> tilefuse.Sequential([tilefuse.Input((784,)), tilefuse.layers.Dense(10)]).output_shape
+    (None, 10)
+    """
+
+    def __init__(
+        self, shape: Sequence[int], batch_size: int | None = None, dtype: Any = None, name: str | None = None
+    ) -> None:
+        if isinstance(shape, int) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+            raise ValueError(
+                f"Input takes the shape of a sample as a tuple of positive integers, such as (784,); "
+                f"got {shape!r}."
+            )
+        self.shape = (None, *map(int, shape))
+
+
+class Dense(Layer):
+    """``activation(x @ kernel + bias)`` over the last axis.
+
+    Parameters
+    ----------
+    units : int
+        Length of the output's last axis.
+    activation : str or function of tilefuse.ops, optional
+        relu, leaky_relu, elu, selu, gelu, gelu_tanh, silu, sigmoid, tanh, softplus, softmax, log_softmax or linear.
+    use_bias : bool
+    kernel_initializer, bias_initializer : str or Initializer
+    kernel_regularizer, bias_regularizer : str or L1L2, optional
+        Penalties, added to the loss.
+    name, trainable, dtype, input_shape
+        As for every `Layer`.
+
+    Raises
+    ------
+    ValueError
+        `units` is not positive, or a name is not known.
+
+    Examples
+    --------
+    >>> import numpy as np, tilefuse
+    >>> layer = tilefuse.layers.Dense(3, "relu")
+    >>> layer(np.ones((2, 5))).shape, [w.shape for w in layer.weights]
+    ((2, 3), [(5, 3), (3,)])
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(units, bool) or not isinstance(units, (int, np.integer)) or units < 1:
+            raise ValueError(f"Dense takes a positive integer as units, got {units!r}.")
+        self.units, self.activation, self.use_bias = int(units), activation_name(activation), use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+
+    def build(self, input_shape: Shape) -> None:
+        if len(input_shape) < 2 or input_shape[-1] is None:
+            raise ValueError(
+                f"Layer {self.name!r} takes inputs [batch, ..., features], got the shape {input_shape}."
+            )
+        super().build(input_shape)
+        self.kernel = self.add_weight((input_shape[-1], self.units), self.kernel_initializer, "kernel")
+        self.bias = self.add_weight((self.units,), self.bias_initializer, "bias") if self.use_bias else None
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return *input_shape[:-1], self.units
+
+    def call(self, x: np.ndarray, training: bool) -> np.ndarray:
+        bias = None if self.bias is None else self.bias.value
+        if self.activation in _IN_DENSE:
+            return ops.dense(x, self.kernel.value, bias, activation=self.activation)
+        return activate(ops.dense(x, self.kernel.value, bias), self.activation)
+
+    def lower(self, slots: Slots) -> dict[str, Any]:
+        lowered = {
+            "kind": "dense",
+            "name": self.name,
+            "trainable": self.trainable,
+            "activation": self.activation,
+            "alpha": _ALPHA.get(self.activation, 0.0),
+        }
+        for name, prefix, variable, penalty in self._parts():
+            lowered |= {
+                name: None if variable is None else variable.value,
+                f"{name}_slots": slots(variable) if variable is not None and self.trainable else [],
+                f"{prefix}l1": penalty.l1 if penalty else 0.0,
+                f"{prefix}l2": penalty.l2 if penalty else 0.0,
+            }
+        return lowered
+
+    def losses(self) -> list[np.ndarray]:
+        if not self.built:
+            return []
+        return [
+            penalty(variable) for _, _, variable, penalty in self._parts() if penalty and variable is not None
+        ]
+
+    def _parts(self) -> list[tuple[str, str, Variable | None, regularizers.L1L2 | None]]:
+        """Return name, prefix of the penalties' names, variable and penalty of kernel and bias."""
+        return [
+            ("kernel", "", self.kernel, self.kernel_regularizer),
+            ("bias", "bias_", self.bias, self.bias_regularizer),
+        ]
+
+
+class Activation(Layer):
+    """An activation as a layer of its own.
+
+    Parameters
+    ----------
+    activation : str or function of tilefuse.ops
+        As for `Dense`.
+    name, trainable, dtype, input_shape
+        As for every `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np, tilefuse
+    >>> tilefuse.layers.Activation("relu")(np.array([[-1.0, 2.0]]))
+    array([[0., 2.]], dtype=float32)
+    """
+
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activation_name(activation)
+
+    def call(self, x: np.ndarray, training: bool) -> np.ndarray:
+        return activate(x, self.activation)
+
+    def lower(self, slots: Slots) -> dict[str, Any]:
+        return {
+            "kind": "activation",
+            "name": self.name,
+            "activation": self.activation,
+            "alpha": _ALPHA.get(self.activation, 0.0),
+        }
+
+
+class Dropout(Layer):
+    """Sets a fraction of its input to 0 while training, and scales the rest so that the mean stays.
+
+    The mask follows from the seed, the step and the element's place: it is the same for any number of threads. In
+    eager code a step is a call with ``training=True``, in a compiled one an update of the optimizer.
+
+    Parameters
+    ----------
+    rate : float
+        The fraction, at least 0 and less than 1.
+    seed : int, optional
+    name, trainable, dtype, input_shape
+        As for every `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np, tilefuse
+    >>> x = np.ones((1, 100), np.float32)
+    >>> dropout = tilefuse.layers.Dropout(0.5, seed=1)
+    >>> bool((dropout(x) == x).all()), np.unique(dropout(x, training=True))
+    (True, array([0., 2.], dtype=float32))
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"Dropout takes a rate of at least 0 and less than 1, got {rate!r}.")
+        self.rate, self.seed = float(rate), seed
+        self._key = next_seed() if seed is None else int(seed)
+        self._calls = 0
+
+    def call(self, x: np.ndarray, training: bool) -> np.ndarray:
+        if not training or self.rate == 0:
+            return x
+        y, _ = ops.dropout(x, self.rate, seed=self._key, step=self._calls)
+        self._calls += 1
+        return y
+
+    def lower(self, slots: Slots) -> dict[str, Any]:
+        return {"kind": "dropout", "name": self.name, "rate": self.rate, "seed": self._key}
+
+    def random_state(self) -> dict[str, int]:
+        return {"seed": self._key, "calls": self._calls}
+
+    def set_random_state(self, state: dict[str, int]) -> None:
+        self._key, self._calls = state["seed"], state["calls"]
+
+
+def activation_name(activation: Any) -> str:
+    """Return the name of an activation given as None, a name or a function of `tilefuse.ops`.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name.
+    TypeError
+        It is something else.
+    """
+    if activation is None:
+        return "linear"
+    name = getattr(activation, "__name__", activation)
+    if not isinstance(name, str):
+        raise TypeError(f"An activation is a name or a function of tilefuse.ops, got {activation!r}.")
+    return str(find("activation", name, _ACTIVATIONS))
+
+
+def activate(x: np.ndarray, name: str) -> np.ndarray:
+    """Return the activation called `name` of `x`."""
+    if name == "linear":
+        return x
+    if name == "gelu_tanh":
+        return ops.gelu(x, approximate=True)
+    return getattr(ops, name)(x)
