@@ -1,7 +1,7 @@
 """Activations and their derivatives on a layer's worth of values and on more than the caches hold."""
 
 import pytest
-from conftest import Backend, shapes
+from _backends import Backend, shapes
 
 OF_OUTPUT = ["relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus"]
 OF_INPUT = ["gelu", "silu"]  # whose derivative takes the input

@@ -1,6 +1,6 @@
 """Dense layers with bias and activation, forward and backward: [batch, inputs] to [batch, outputs]."""
 
-from conftest import Backend, shapes
+from _backends import Backend, shapes
 
 LAYERS = shapes((32, 784, 128), (128, 784, 64), (128, 784, 512))
 

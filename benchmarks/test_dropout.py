@@ -1,6 +1,6 @@
 """Dropout, whose mask follows from a seed and the number of the step."""
 
-from conftest import Backend, shapes
+from _backends import Backend, shapes
 
 SIZES = shapes((32, 128), (1024, 1024))
 

@@ -1,6 +1,6 @@
 """Losses, each with its gradient in the same pass."""
 
-from conftest import Backend, shapes
+from _backends import Backend, shapes
 
 
 @shapes((32, 10), (128, 1000), (4096, 1000))

@@ -1,7 +1,7 @@
 """Matrix products, square and in the shapes of small networks."""
 
 import pytest
-from conftest import Backend, shapes
+from _backends import Backend, shapes
 
 
 @shapes((32, 784, 128), (128, 784, 512), (64, 64, 64), (256, 256, 256), (1024, 1024, 1024))

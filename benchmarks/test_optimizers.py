@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from conftest import Backend, shapes
+from _backends import Backend, shapes
 
 SLOTS = {"sgd": 0, "momentum": 1, "adagrad": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
 

@@ -1,7 +1,7 @@
 """Softmax and log-softmax over the last axis."""
 
 import pytest
-from conftest import Backend, shapes
+from _backends import Backend, shapes
 
 ROWS = shapes((32, 10), (128, 1000), (4096, 1000))
 
