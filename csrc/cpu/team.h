@@ -43,8 +43,8 @@ struct Range {
 
 class Team {
 public:
-    Team(int rank, int size, Barrier* barrier, char* scratch, char* shared)
-        : rank(rank), size(size), barrier_(barrier), scratch_(scratch), shared_(shared) {}
+    Team(int member, int members, Barrier* barrier, char* scratch_memory, char* shared_memory)
+        : rank(member), size(members), barrier_(barrier), scratch_(scratch_memory), shared_(shared_memory) {}
 
     void barrier() { barrier_->wait(size); }
 
