@@ -1,0 +1,94 @@
+"""The compiled part of tilefuse: kernels on NumPy arrays, and Program, the compiled training step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+
+# --- the library as a whole ---
+
+def isa() -> str: ...
+def available_isas() -> list[str]: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def counters() -> dict[str, int]: ...
+def build_info() -> dict[str, Any]: ...
+
+# --- kernels: contiguous arrays of one dtype, float32 or float64; results go to arrays that are passed in ---
+
+def matmul(
+    a: _Array,
+    b: _Array,
+    out: _Array,
+    bias: _Array | None,
+    activation: str,
+    alpha: float,
+    beta: float,
+    preactivation: _Array | None,
+) -> None: ...
+def column_sum(x: _Array, out: _Array) -> None: ...
+def activation(x: _Array, y: _Array, name: str, alpha: float) -> None: ...
+def activation_backward(dy: _Array, at: _Array, dx: _Array, name: str, alpha: float) -> None: ...
+def softmax(x: _Array, y: _Array, log: bool) -> None: ...
+def softmax_backward(dy: _Array, y: _Array, dx: _Array, log: bool) -> None: ...
+def loss(
+    name: str,
+    from_logits: bool,
+    x: _Array,
+    labels: _Array,
+    sample_weight: _Array | None,
+    label_smoothing: float,
+    dx: _Array,
+) -> float: ...
+def dropout_mask(mask: _Array, rate: float, seed: int, step: int) -> None: ...
+def dropout(x: _Array, mask: _Array, y: _Array, rate: float) -> None: ...
+def optimizer_step(
+    rule: dict[str, Any],
+    params: Sequence[_Array],
+    grads: Sequence[_Array],
+    slots: Sequence[Sequence[_Array]],
+) -> None: ...
+def clip_norm(
+    grads: Sequence[_Array], limit: float, global_norm: bool
+) -> tuple[list[float], list[float]]: ...
+
+# --- the compiled step ---
+
+class Program:
+    iteration: int
+    @property
+    def stages(self) -> list[str]: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def output_shape(self) -> tuple[int, ...]: ...
+    def __init__(
+        self,
+        layers: list[dict[str, Any]],
+        input_shape: tuple[int, ...],
+        batch: int,
+        loss: dict[str, Any] | None,
+        optimizer: dict[str, Any] | None,
+        dtype: str,
+    ) -> None: ...
+    def train_step(
+        self, x: _Array, y: _Array, sample_weight: _Array | None = None, learning_rate: float = 1e-3
+    ) -> tuple[float, float]: ...
+    def train_epoch(
+        self,
+        x: _Array,
+        y: _Array,
+        order: _Array,
+        learning_rates: _Array,
+        *,
+        batch_size: int | None = None,
+        sample_weight: _Array | None = None,
+        predictions: _Array | None = None,
+        on_progress: Callable[[int, float, float], bool | None] | None = None,
+        interval: float = 0.05,
+    ) -> dict[str, Any]: ...
+    def evaluate(self, x: _Array, y: _Array, sample_weight: _Array | None = None) -> tuple[float, float]: ...
+    def predict(self, x: _Array, out: _Array) -> None: ...
+    def describe(self) -> str: ...

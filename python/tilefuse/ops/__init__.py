@@ -1,0 +1,98 @@
+"""Functions on arrays, forward and backward: what layers and training steps are made of.
+
+Inputs are arrays of float32 or float64 (anything that NumPy can view), outputs are new NumPy arrays of the same dtype;
+the optimizer steps and clipping work in place. Each op takes as many threads as its work is worth, and its result has
+the same bits for any number of them. :mod:`tilefuse.reference` says in NumPy what each op computes.
+"""
+
+from .activations import (
+    elu,
+    elu_backward,
+    gelu,
+    gelu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+    selu,
+    selu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    softplus,
+    softplus_backward,
+    tanh,
+    tanh_backward,
+)
+from .dense import dense, dense_backward
+from .dropout import dropout, dropout_backward
+from .losses import (
+    binary_cross_entropy,
+    categorical_cross_entropy,
+    mean_squared_error,
+    sigmoid_binary_cross_entropy,
+    softmax_cross_entropy,
+)
+from .matmul import matmul
+from .optimizers import (
+    adagrad_step,
+    adam_step,
+    adamw_step,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+    momentum_step,
+    rmsprop_step,
+    sgd_step,
+)
+from .softmax import (
+    log_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
+
+__all__ = [
+    "adagrad_step",
+    "adam_step",
+    "adamw_step",
+    "binary_cross_entropy",
+    "categorical_cross_entropy",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
+    "dense",
+    "dense_backward",
+    "dropout",
+    "dropout_backward",
+    "elu",
+    "elu_backward",
+    "gelu",
+    "gelu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "matmul",
+    "mean_squared_error",
+    "momentum_step",
+    "relu",
+    "relu_backward",
+    "rmsprop_step",
+    "selu",
+    "selu_backward",
+    "sgd_step",
+    "sigmoid",
+    "sigmoid_backward",
+    "sigmoid_binary_cross_entropy",
+    "silu",
+    "silu_backward",
+    "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "softplus",
+    "softplus_backward",
+    "tanh",
+    "tanh_backward",
+]

@@ -1,0 +1,50 @@
+"""Activations by name: which there are, their parameters, and running them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tilefuse import _core
+
+from ._arrays import Array, packed_floats, pair
+
+DEFAULT_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}
+NEEDS_INPUT = frozenset({"silu", "gelu", "gelu_tanh"})  # the derivative is a function of x, not of y
+NAMES = (
+    "linear",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "sigmoid",
+    "tanh",
+    "softplus",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+)
+
+
+def named(activation: str | None) -> tuple[str, float]:
+    """The name and parameter of an activation; ``None`` is ``"linear"``. ValueError for an unknown name."""
+    name = "linear" if activation is None else activation
+    if name not in NAMES:
+        raise ValueError(f"unknown activation {activation!r}; expected None or one of: {', '.join(NAMES)}")
+    return name, DEFAULT_ALPHA.get(name, 0.0)
+
+
+def forward(name: str, x: ArrayLike, alpha: float = 0.0) -> Array:
+    """The activation of that name, applied to `x`."""
+    a = packed_floats(x, "x")
+    y = np.empty(a.shape, a.dtype)
+    _core.activation(a, y, name, float(alpha))
+    return y
+
+
+def backward(name: str, dy: ArrayLike, at: ArrayLike, alpha: float = 0.0) -> Array:
+    """``dy`` times the derivative, at the output of the activation or (NEEDS_INPUT) its input."""
+    gradient, array = pair(dy, at, "x" if name in NEEDS_INPUT else "y")
+    dx = np.empty(gradient.shape, gradient.dtype)
+    _core.activation_backward(gradient, array, dx, name, float(alpha))
+    return dx

@@ -1,0 +1,144 @@
+"""Taking arrays in: every check that the ops share, and what they say when one fails.
+
+Inputs may be anything that NumPy can view: arrays, nested lists, and whatever speaks the buffer protocol,
+``__array_interface__``, ``__array__`` or DLPack. Where a kernel needs contiguous memory, an input that is not (or that
+is not aligned to its elements) is copied once. Arguments that are written to are never copied: they are viewed, or
+refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = Sequence[Any]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def view(x: Any, name: str) -> Array:
+    """`x` as a NumPy array, without a copy where it already is an array of any kind."""
+    if isinstance(x, np.ndarray):
+        return x
+    try:
+        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+            return np.from_dlpack(x)
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(
+            f"{name} is a {type(x).__name__} that NumPy cannot view ({error}); expected an array of float32 or float64 "
+            "in the CPU's memory"
+        ) from error
+
+
+def floats(x: ArrayLike, name: str, dtype: np.dtype[Any] | None = None, like: str = "the other arrays") -> Array:
+    """`x` as an array of float32 or float64 with any strides; of `dtype`, the dtype of `like`, if that is given."""
+    a = view(x, name)
+    if a.dtype not in _FLOATS:
+        raise TypeError(
+            f"{name} has dtype {a.dtype}; expected float32 or float64: convert it with .astype(numpy.float32)"
+        )
+    if dtype is not None and a.dtype != dtype:
+        raise TypeError(
+            f"{name} has dtype {a.dtype}, and {like} {dtype}: pass all arrays in one dtype, float32 or float64"
+        )
+    return a
+
+
+def whole(a: Array) -> Array:
+    """`a` itself, or a copy if its memory or strides are not aligned to its elements."""
+    if a.flags.aligned and all(stride % a.itemsize == 0 for stride in a.strides):
+        return a
+    return a.copy()
+
+
+def packed(a: Array) -> Array:
+    """`a` itself, or a copy if it is not C-contiguous and aligned."""
+    return a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C")
+
+
+def packed_floats(
+    x: ArrayLike, name: str, dtype: np.dtype[Any] | None = None, like: str = "the other arrays"
+) -> Array:
+    """:func:`floats`, contiguous."""
+    return packed(floats(x, name, dtype, like))
+
+
+def check_shape(a: Array, name: str, shape: tuple[int, ...], like: str) -> None:
+    """ValueError unless `a` has the shape of `like`."""
+    if a.shape != shape:
+        raise ValueError(f"{name} has shape {a.shape}; expected {shape}, the shape of {like}")
+
+
+def pair(dy: ArrayLike, at: ArrayLike, name: str) -> tuple[Array, Array]:
+    """A gradient and the array `name` that it belongs to: contiguous, of one shape and dtype."""
+    gradient = packed_floats(dy, "dy")
+    array = packed_floats(at, name, gradient.dtype, "dy")
+    check_shape(gradient, "dy", array.shape, name)
+    return gradient, array
+
+
+def writeable_view(
+    x: Any, name: str, dtype: np.dtype[Any] | None = None, like: str = "the other arrays"
+) -> Array:
+    """`x` as an array that shares its memory and can be written to, with any strides."""
+    if isinstance(x, np.ndarray):
+        a = x
+    elif hasattr(x, "__array_interface__"):
+        a = np.asarray(x)
+    elif hasattr(x, "__dlpack__"):
+        a = np.from_dlpack(x)
+    else:
+        raise TypeError(f"{name} is a {type(x).__name__}, which cannot be updated in place: pass an array")
+    a = floats(a, name, dtype, like)
+    if not a.flags.writeable:
+        raise ValueError(f"{name} is read-only: pass a writeable array, for instance a copy")
+    return a
+
+
+def writeable(x: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
+    """:func:`writeable_view`, contiguous."""
+    a = writeable_view(x, name, dtype)
+    if not (a.flags.c_contiguous and a.flags.aligned):
+        raise ValueError(
+            f"{name} of shape {a.shape} is not contiguous: what is updated in place must be C-contiguous and aligned; "
+            "pass numpy.ascontiguousarray of it and copy the result back"
+        )
+    return a
+
+
+def writeable_list(xs: Iterable[Any], name: str, like: Sequence[Array] | None = None) -> list[Array]:
+    """A list of :func:`writeable` arrays of one dtype; with `like`, of the same shapes as those."""
+    arrays = _as_list(xs, name, like)
+    result: list[Array] = []
+    for i, x in enumerate(arrays):
+        first = like[0] if like else (result[0] if result else None)
+        a = writeable(x, f"{name}[{i}]", None if first is None else first.dtype)
+        if like is not None:
+            check_shape(a, f"{name}[{i}]", like[i].shape, f"params[{i}]")
+        result.append(a)
+    return result
+
+
+def packed_list(xs: Iterable[Any], name: str, like: Sequence[Array]) -> list[Array]:
+    """A list of contiguous arrays with the dtype and shapes of `like`."""
+    arrays = _as_list(xs, name, like)
+    result = []
+    for i, (x, other) in enumerate(zip(arrays, like, strict=True)):
+        a = packed_floats(x, f"{name}[{i}]", other.dtype, "the parameters")
+        check_shape(a, f"{name}[{i}]", other.shape, f"params[{i}]")
+        result.append(a)
+    return result
+
+
+def _as_list(xs: Iterable[Any], name: str, like: Sequence[Array] | None) -> list[Any]:
+    if isinstance(xs, np.ndarray) or not isinstance(xs, Iterable):
+        raise TypeError(f"{name} is a {type(xs).__name__}; expected a list of arrays, one for each parameter")
+    arrays = list(xs)
+    if like is not None and len(arrays) != len(like):
+        raise ValueError(f"{name} has {len(arrays)} arrays; expected {len(like)}, one for each parameter")
+    return arrays

@@ -1,0 +1,148 @@
+"""Matrix products with an epilogue."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tilefuse import _core
+
+from ._activation import named
+from ._arrays import Array, floats, packed, whole, writeable_view
+
+__all__ = ["matmul"]
+
+_PRECISIONS = ("float32", "float64", "ieee")
+_ELSEWHERE = ("bfloat16", "tf32", "float16")
+
+
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    activation: str | None = None,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    out: Array | None = None,
+    precision: str | None = None,
+    beta: float = 0.0,
+) -> Array:
+    """``activation(a @ b + beta * out + bias)`` over the last two axes; leading axes broadcast.
+
+    Parameters
+    ----------
+    a : array_like of float32 or float64, [..., m, k]
+        ``[..., k, m]`` with `transpose_a`. Any strides; copied only if it is not aligned to its elements.
+    b : array_like, dtype of `a`, [..., k, n]
+        ``[..., n, k]`` with `transpose_b`. Likewise.
+    bias : array_like, dtype of `a`, [n], optional
+    activation : str, optional
+        One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh.
+    transpose_a, transpose_b : bool
+        Whether to swap the last two axes first. Costs no copy.
+    out : array of the dtype of `a`, [..., m, n], optional
+        Takes the result. If its last axis is not contiguous, or if it overlaps an input, the product is computed
+        in memory of its own and copied.
+    precision : str, optional
+        None for the arrays' dtype. It may also be named: "float32" (or "ieee") or "float64".
+    beta : float
+        What the old values of `out` are multiplied by; 0 never reads them.
+
+    Returns
+    -------
+    c : ndarray, [..., m, n], dtype of `a`
+        `out` itself where given.
+
+    Raises
+    ------
+    TypeError
+        An array is not of float32 or float64, or the dtypes differ.
+    ValueError
+        The shapes do not fit, an operand has fewer than two axes, a name is unknown, `out` is read-only, or `beta`
+        is not 0 without `out`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tilefuse import ops
+    >>> ops.matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
+    array([[11.]])
+    >>> ops.matmul(np.array([[1.0, 2.0]]), np.array([[3.0, -4.0]]), transpose_b=True, activation="relu")
+    array([[0.]])
+    """
+    left = whole(floats(a, "a"))
+    right = whole(floats(b, "b", left.dtype, "a"))
+    _check_precision(precision, left.dtype)
+    name, alpha = named(activation)
+    shape = _result_shape(left, right, transpose_a, transpose_b)
+    left = np.swapaxes(left, -1, -2) if transpose_a else left
+    right = np.swapaxes(right, -1, -2) if transpose_b else right
+    bias_row = None
+    if bias is not None:
+        bias_row = packed(floats(bias, "bias", left.dtype, "a"))
+        if bias_row.shape != shape[-1:]:
+            raise ValueError(f"bias has shape {bias_row.shape}; expected {shape[-1:]}, one for each column")
+    if out is None:
+        if beta != 0:
+            raise ValueError(f"beta is {beta} and out is None; pass the array that beta multiplies as out")
+        result = np.empty(shape, left.dtype)
+    else:
+        target = writeable_view(out, "out", left.dtype, "a")
+        if target.shape != shape:
+            raise ValueError(f"out has shape {target.shape}; expected {shape}, the shape of the product")
+        in_place = (
+            (shape[-1] <= 1 or target.strides[-1] == target.itemsize)
+            and whole(target) is target
+            and not any(np.may_share_memory(target, x) for x in (left, right, bias_row) if x is not None)
+        )
+        result = target if in_place else (target.copy() if beta != 0 else np.empty(shape, left.dtype))
+    _core.matmul(
+        np.broadcast_to(left, (*shape[:-2], *left.shape[-2:])),
+        np.broadcast_to(right, (*shape[:-2], *right.shape[-2:])),
+        result,
+        bias_row,
+        name,
+        alpha,
+        float(beta),
+        None,
+    )
+    if out is None:
+        return result
+    if result is not target:
+        target[...] = result
+    return out
+
+
+def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> tuple[int, ...]:
+    for x, name in ((a, "a"), (b, "b")):
+        if x.ndim < 2:
+            raise ValueError(
+                f"{name} has shape {x.shape}; expected at least two axes: reshape a vector to one row, "
+                f"{name}.reshape(1, -1), or one column, {name}.reshape(-1, 1)"
+            )
+    m, k = a.shape[:-3:-1] if transpose_a else a.shape[-2:]
+    depth, n = b.shape[:-3:-1] if transpose_b else b.shape[-2:]
+    flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
+    if k != depth:
+        raise ValueError(
+            f"a has shape {a.shape} and b {b.shape} with {flags}; expected a [..., m, k] and b [..., k, n] after "
+            f"transposing, but k is {k} in a and {depth} in b"
+        )
+    try:
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ValueError(
+            f"a has shape {a.shape} and b {b.shape}; expected leading axes that broadcast: equal, or 1 in one of them"
+        ) from None
+    return (*lead, m, n)
+
+
+def _check_precision(precision: str | None, dtype: np.dtype[np.floating]) -> None:
+    if precision in (None, dtype.name) or (precision == "ieee" and dtype == np.float32):
+        return
+    if precision in _ELSEWHERE:
+        raise ValueError(f"precision {precision!r} is not available on the CPU; expected None or 'float32'")
+    if precision in _PRECISIONS:
+        raise ValueError(f"precision is {precision!r} and the arrays are of {dtype}; convert the arrays")
+    raise ValueError(f"unknown precision {precision!r}; expected None, {', '.join(map(repr, _PRECISIONS))}")
