@@ -87,7 +87,7 @@ def measure(workers: list[Worker], model: str, blocks: int, seconds: float) -> d
             times[f"{worker.name}/{worker.threads}"].append(1e3 * result["seconds"] / result["steps"])
             loss[worker] = result["loss"]
     for worker in workers:
-        if not loss[worker] < MODELS[model].chance_loss:
+        if not 0 < loss[worker] < MODELS[model].chance_loss:
             raise RuntimeError(f"{worker.name} does not learn {model}: its loss is {loss[worker]}")
     return times
 

@@ -22,10 +22,18 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture
+def distribution() -> metadata.Distribution:
+    """The installed package; there is none where tilefuse is imported from its sources."""
+    try:
+        return metadata.distribution("tilefuse")
+    except metadata.PackageNotFoundError:
+        pytest.skip("tilefuse is not installed")
+
+
 def test_one_version() -> None:
     version = tilefuse.__version__
     assert PROJECT["version"] == version
-    assert metadata.version("tilefuse") == version
     assert _core.build_info()["version"] == version
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
 
@@ -36,9 +44,11 @@ def test_package_is_typed_and_has_its_data() -> None:
         assert (package / name).is_file(), name
 
 
-def test_command_is_installed() -> None:
-    (entry,) = metadata.entry_points(group="console_scripts", name="tilefuse")
-    assert entry.value == "tilefuse.cli:main"
+def test_installed_package(distribution: metadata.Distribution) -> None:
+    assert distribution.version == tilefuse.__version__
+    (entry,) = distribution.entry_points.select(group="console_scripts")
+    assert (entry.name, entry.value) == ("tilefuse", "tilefuse.cli:main")
+    assert distribution.metadata["License-Expression"] == "BSD-3-Clause"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -10,6 +10,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,13 @@ def print_benchmarks(seconds: float = 0.3) -> None:
     """
     if not seconds > 0:
         raise ValueError(f"seconds must be more than 0, got {seconds}")
-    print(f"{'':<30}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>16}")
+    print(f"{'':<34}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>16}")
     for title, operations, runs in _benchmarks():
         times = _interleaved(runs, seconds)
         for name, each in times.items():
             rate = f"{operations / each / 1e9:.1f} GFLOP/s" if operations else f"{1 / each:.0f} steps/s"
             ratio = "" if name == "tilefuse" else f"{each / times['tilefuse']:.2f} x as fast"
-            print(f"{title:<30}{name:<10}{each * 1e6:>9.1f} us{rate:>16}{ratio:>16}")
+            print(f"{title:<34}{name:<10}{each * 1e6:>9.1f} us{rate:>16}{ratio:>16}")
             title = ""
 
 
@@ -71,12 +72,12 @@ def _benchmarks() -> Iterator[tuple[str, int, dict[str, Run]]]:
         a, b = rng.random((2, n, n), dtype=np.float32)
         out = np.empty_like(a)
         runs: dict[str, Run] = {
-            "tilefuse": lambda a=a, b=b, out=out: ops.matmul(a, b, out=out),
-            "numpy": lambda a=a, b=b, out=out: np.matmul(a, b, out=out),
+            "tilefuse": partial(ops.matmul, a, b, out=out),
+            "numpy": partial(np.matmul, a, b, out),
         }
         if torch is not None:
-            tensors = [torch.from_numpy(array) for array in (a, b, out)]
-            runs["torch"] = lambda t=tensors: torch.matmul(t[0], t[1], out=t[2])
+            x, y, z = (torch.from_numpy(array) for array in (a, b, out))
+            runs["torch"] = partial(torch.matmul, x, y, out=z)
         yield f"matmul {n} x {n} x {n}", 2 * n**3, runs
     x, y = rng.random((BATCH, 784), dtype=np.float32), rng.integers(0, 10, BATCH).astype(np.int32)
     runs = {"tilefuse": _tilefuse_step(x, y), "numpy": _numpy_step(x, y)}
