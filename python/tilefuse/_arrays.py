@@ -35,7 +35,7 @@ def as_array(x: Any, what: str) -> np.ndarray:
 
 
 def as_floats(x: Any, dtype: np.dtype[Any], what: str) -> np.ndarray:
-    """Return `x` as a C-contiguous array of `dtype`; integers, booleans and other floats are converted (a copy).
+    """Return `x` as a C-contiguous array of `dtype`: as it is, or a converted copy.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def features(x: Any, dtype: np.dtype[Any], input_shape: tuple[int | None, ...] |
 
 
 def labels(y: Any, loss_kind: str, dtype: np.dtype[Any], output_shape: tuple[int | None, ...]) -> np.ndarray:
-    """Return the labels `y` as the compiled step takes them: int32 [n, ...] for sparse labels, else like the output.
+    """Return `y` as the compiled step takes it: int32 [n, ...] for sparse labels, else like the output.
 
     Raises
     ------

@@ -24,6 +24,10 @@ class Configurable:
         """Return the constructor's arguments as a dict that JSON can hold."""
         return {name: to_config(getattr(self, name)) for name in parameters(type(self))}
 
+    def serialized(self) -> dict[str, Any]:
+        """Return what `lookup` makes an equal object from."""
+        return {"class_name": type(self).__name__, "config": self.get_config()}
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Return a new object made from `get_config`'s dict."""
@@ -39,7 +43,7 @@ def parameters(cls: type) -> list[str]:
 def to_config(value: Any) -> Any:
     """Return `value` as JSON holds it; a Configurable becomes its class name and its config."""
     if isinstance(value, Configurable):
-        return {"class_name": type(value).__name__, "config": value.get_config()}
+        return value.serialized()
     if isinstance(value, (list, tuple)):
         return [to_config(item) for item in value]
     if hasattr(value, "tolist"):
@@ -67,7 +71,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def snake_case(name: str) -> str:
-    """Return a class name as Keras writes it in strings: GlorotUniform -> glorot_uniform, RMSprop -> rmsprop."""
+    """Return a class name as Keras writes it in strings: GlorotUniform as glorot_uniform."""
     return re.sub("([a-z0-9])([A-Z])", r"\1_\2", name).lower()
 
 

@@ -1,8 +1,8 @@
 """How a gradient tape differentiates the functions of `tilefuse.ops`: the table `_RULES`, one entry an op.
 
-`differentiable` wraps the functions so that an active tape records their calls. A rule gets the functions by name,
-the gradient `dy` of the result, the result, and the call's arguments by name; it returns one gradient for each of
-the inputs that the table names.
+`differentiable` wraps the functions so that an active tape records their calls. A rule gets the functions by
+name, the gradient `dy` of the result, the result, and the call's arguments by name; it returns one gradient
+for each of the inputs that the table names.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from .tape import record, recording
 
@@ -101,12 +103,12 @@ def _matmul(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[A
     return [
         _summed_to(a.shape, da),
         _summed_to(b.shape, db),
-        None if bias is None else _summed_to(bias.shape, dy),
+        None if bias is None else _summed_to(np.shape(bias), dy),
     ]
 
 
 def _undo(f: _Functions, activation: str, dy: Any, at: Any) -> Any:
-    """Return the gradient at an activation's input; `at` is its input where the derivative needs that, else its output."""
+    """Return the gradient at an activation's input; `at` is its output, or its input where that is needed."""
     if activation == "linear":
         return dy
     if activation == "gelu_tanh":

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import metrics
 from .losses import Loss
-from .metrics import Metric
+from .metrics import Metric, accuracy_for
 
 
 class _Measure(NamedTuple):
@@ -23,8 +22,8 @@ class Results:
 
     def __init__(
         self,
-        plain: Sequence[Any],
-        weighted: Sequence[Any],
+        plain: Sequence[Metric | str],
+        weighted: Sequence[Metric | str],
         loss: Loss,
         label_shape: tuple[int, ...],
         output_shape: tuple[int, ...],
@@ -71,16 +70,19 @@ class Results:
 
 
 def _measure(
-    identifier: Any, weighted: bool, loss: Loss, label_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    metric: Metric | str,
+    weighted: bool,
+    loss: Loss,
+    label_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
 ) -> _Measure:
-    if not isinstance(identifier, str) or identifier not in metrics.ACCURACY_NAMES:
-        metric = metrics.get(identifier)
+    if isinstance(metric, Metric):
         return _Measure(metric.name, metric, weighted)
     compiled = loss.kind.endswith("categorical_crossentropy") or (
         loss.kind == "binary_crossentropy" and output_shape[-1] == 1
     )
-    metric = None if compiled and not weighted else metrics.accuracy_for(label_shape, output_shape)
-    return _Measure(identifier, metric, weighted)
+    own = None if compiled and not weighted else accuracy_for(label_shape, output_shape)
+    return _Measure(metric, own, weighted)
 
 
 def _free_name(name: str, taken: set[str]) -> str:

@@ -224,7 +224,7 @@ def next_seed() -> int:
 
 
 def generator(key: int, counter: int = 0) -> np.random.Generator:
-    """Return the counter-based generator number `counter` of the seed `key`; its draws depend on nothing else."""
+    """Return a counter-based generator; its draws depend on `key` and `counter` alone."""
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, counter]))
 
 

@@ -1,7 +1,7 @@
 """What happens during training besides training. Names, arguments and behaviour as in Keras.
 
-The hooks for single batches cost a call into Python at each step; they are called only where a callback overrides
-them.
+The hooks for single batches cost a call into Python at each step; they are called only where a callback
+overrides them.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class CallbackList:
     def __init__(
         self,
         callbacks: Callback | Iterable[Callback] | None,
-        model: Sequential,
+        model: Any,
         params: dict[str, Any] | None = None,
     ) -> None:
         self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
@@ -255,7 +255,9 @@ class EarlyStopping(_Monitor):
         super().__init__(monitor, mode, min_delta)
         self.patience, self.verbose, self.baseline = patience, verbose, baseline
         self.restore_best_weights, self.start_from_epoch = restore_best_weights, start_from_epoch
-        self._reset()
+        self.wait = self.stopped_epoch = self.best_epoch = 0
+        self.best: float | None = None
+        self.best_weights: list[np.ndarray] | None = None
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._reset()
@@ -285,8 +287,8 @@ class EarlyStopping(_Monitor):
 
     def _reset(self) -> None:
         self.wait = self.stopped_epoch = self.best_epoch = 0
-        self.best: float | None = None
-        self.best_weights: list[np.ndarray] | None = None
+        self.best = None
+        self.best_weights = None
 
 
 class ModelCheckpoint(_Monitor):
@@ -420,7 +422,8 @@ class ReduceLROnPlateau(_Monitor):
             raise ValueError(f"factor must be between 0 and 1, got {factor}.")
         self.factor, self.patience, self.verbose, self.cooldown = factor, patience, verbose, cooldown
         self.min_lr = min_lr
-        self._reset()
+        self.cooldown_counter = self.wait = 0
+        self.best: float | None = None
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._reset()
@@ -446,7 +449,7 @@ class ReduceLROnPlateau(_Monitor):
                     print(f"Epoch {epoch + 1}: reducing the learning rate to {optimizer.learning_rate}")
 
     def _reset(self) -> None:
-        self.best: float | None = None
+        self.best = None
         self.cooldown_counter = self.wait = 0
 
 

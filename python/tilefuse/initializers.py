@@ -1,4 +1,4 @@
-"""Where weights start. Names and formulas as in Keras; every draw follows from the initializer's seed alone."""
+"""Where weights start. Names and formulas as in Keras; a draw follows from the seed alone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Ones(Initializer):
 
 
 class _Random(Initializer):
-    """A draw from a generator of its own: the same initializer gives the same values each time, as in Keras."""
+    """Draws from a generator of its own, so that one initializer gives the same values each time."""
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed

@@ -1,4 +1,4 @@
-"""Losses. The classes are what `compile` and the gradient tape take; the functions give one value for each sample.
+"""Losses: classes for `compile` and the gradient tape, functions that give a value for each sample.
 
 Names, defaults and numerics as in Keras.
 """
@@ -24,8 +24,8 @@ class Loss(Configurable):
     Parameters
     ----------
     reduction : {"sum_over_batch_size", "mean", "sum", None}
-        What becomes of the samples' losses. The first two are the same: the sum over the samples, each times its
-        weight, divided by their number.
+        What becomes of the samples' losses. The first two are the same: the sum over the samples, each times
+        its weight, divided by their number.
     name : str
     """
 

@@ -1,7 +1,8 @@
 """Metrics: numbers that say how good predictions are.
 
-The classes collect batches, as in Keras: ``update_state(y_true, y_pred)``, ``result()``, ``reset_state()``. Labels may
-be integers or one-hot rows, predictions classes or a row of scores a sample. The functions take class numbers.
+The classes collect batches, as in Keras: ``update_state(y_true, y_pred)``, ``result()``, ``reset_state()``.
+Labels may be integers or one-hot rows, predictions classes or a row of scores a sample. The functions take
+class numbers.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ._config import Configurable, lookup, snake_case
+from ._config import Configurable, lookup, snake_case, to_config
 
 
 class Metric(Configurable):
     """Base of the metrics.
 
-    A subclass implements `update_state`, `result` and `reset_state`, and names its attributes as its constructor's
-    parameters.
+    A subclass implements `update_state`, `result` and `reset_state`, and names its attributes as its
+    constructor's parameters.
     """
 
     def __init__(self, name: str | None = None) -> None:
@@ -72,7 +73,27 @@ class Mean(Metric):
         return self.result()
 
 
-class MeanMetricWrapper(Metric):
+class _MeanOf(Metric):
+    """Base of the metrics that are the mean of a value for each sample, which the method `of` returns."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self._mean = Mean()
+        super().__init__(name)
+
+    def of(self, y_true: Any, y_pred: Any) -> Any:
+        raise NotImplementedError
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self._mean.update_state(self.of(np.asarray(y_true), np.asarray(y_pred)), sample_weight)
+
+    def result(self) -> float:
+        return self._mean.result()
+
+    def reset_state(self) -> None:
+        self._mean.reset_state()
+
+
+class MeanMetricWrapper(_MeanOf):
     """The mean of ``fn(y_true, y_pred)``, which returns one value for each sample.
 
     Parameters
@@ -84,30 +105,16 @@ class MeanMetricWrapper(Metric):
 
     def __init__(self, fn: Callable[[Any, Any], Any], name: str | None = None) -> None:
         self.fn = fn
-        self._mean = Mean()
         super().__init__(name or getattr(fn, "__name__", type(fn).__name__))
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        self._mean.update_state(np.asarray(self.fn(y_true, y_pred)), sample_weight)
+    def of(self, y_true: Any, y_pred: Any) -> Any:
+        return self.fn(y_true, y_pred)
 
-    def result(self) -> float:
-        return self._mean.result()
-
-    def reset_state(self) -> None:
-        self._mean.reset_state()
+    def serialized(self) -> dict[str, Any]:
+        return to_config(self.fn)
 
 
-class _Function(MeanMetricWrapper):
-    """A MeanMetricWrapper whose function is the method `of`."""
-
-    def __init__(self, name: str | None = None) -> None:
-        super().__init__(self.of, name or snake_case(type(self).__name__))
-
-    def of(self, y_true: Any, y_pred: Any) -> np.ndarray:
-        raise NotImplementedError
-
-
-class Accuracy(_Function):
+class Accuracy(_MeanOf):
     """The fraction of elements that are equal.
 
     Examples
@@ -122,7 +129,7 @@ class Accuracy(_Function):
         return y_true == y_pred
 
 
-class BinaryAccuracy(_Function):
+class BinaryAccuracy(_MeanOf):
     """The fraction of outputs on the right side of `threshold`.
 
     Examples
@@ -141,7 +148,7 @@ class BinaryAccuracy(_Function):
         return ((y_pred > self.threshold) == (y_true > 0.5)).mean(axis=-1)
 
 
-class CategoricalAccuracy(_Function):
+class CategoricalAccuracy(_MeanOf):
     """The fraction of samples whose highest score is at the label's one; labels are one-hot rows."""
 
     def of(self, y_true: Any, y_pred: Any) -> np.ndarray:
@@ -149,7 +156,7 @@ class CategoricalAccuracy(_Function):
         return y_true.argmax(axis=-1) == y_pred.argmax(axis=-1)
 
 
-class SparseCategoricalAccuracy(_Function):
+class SparseCategoricalAccuracy(_MeanOf):
     """The fraction of samples whose highest score is at the label; labels are integers.
 
     Examples
@@ -164,7 +171,7 @@ class SparseCategoricalAccuracy(_Function):
         return y_true.reshape(y_pred.shape[:-1]) == y_pred.argmax(axis=-1)
 
 
-class MeanSquaredError(_Function):
+class MeanSquaredError(_MeanOf):
     """The mean of the squared differences."""
 
     def of(self, y_true: Any, y_pred: Any) -> np.ndarray:
@@ -175,11 +182,13 @@ class MeanSquaredError(_Function):
 class _Counts(Metric):
     """Base of the metrics made from true positives, false positives and false negatives of each output.
 
-    With integer labels and a row of scores a sample, or one-hot labels in several columns, each sample is predicted
-    to be of the class with the highest score; with one output, or a `threshold`, each output decides for itself.
+    With integer labels and a row of scores a sample, or one-hot labels in several columns, each sample is
+    predicted to be of the class with the highest score; with one output, or a `threshold`, each output
+    decides for itself.
     """
 
     threshold: float | None = None
+    _counts: np.ndarray | None
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         truth, guess = _decisions(y_true, y_pred, self.threshold)
@@ -195,10 +204,10 @@ class _Counts(Metric):
         self._counts = counts if self._counts is None else self._counts + counts
 
     def reset_state(self) -> None:
-        self._counts: np.ndarray | None = None
+        self._counts = None
 
     def counts(self) -> np.ndarray:
-        """Return true positives, false positives, false negatives and positives of each output: [4, outputs]."""
+        """Return [4, outputs]: true positives, false positives, false negatives, positives."""
         return np.zeros((4, 1)) if self._counts is None else self._counts
 
 
@@ -230,8 +239,8 @@ class Precision(_PrecisionOrRecall):
     Parameters
     ----------
     thresholds : float, optional
-        An output is positive above it: 0.5 by default for a single output. With several outputs the default is to
-        take the highest, where Keras would compare each with 0.5.
+        An output is positive above it: 0.5 by default for a single output. With several outputs the default
+        is to take the highest, where Keras would compare each with 0.5.
     class_id : int, optional
         Look at this output only.
     name : str, optional
@@ -309,6 +318,8 @@ class ConfusionMatrix(Metric):
            [0, 1]])
     """
 
+    _matrix: np.ndarray | None
+
     def __init__(self, num_classes: int | None = None, name: str | None = None) -> None:
         self.num_classes = num_classes
         super().__init__(name)
@@ -329,7 +340,7 @@ class ConfusionMatrix(Metric):
         return np.zeros((size, size), np.int64) if self._matrix is None else self._matrix
 
     def reset_state(self) -> None:
-        self._matrix: np.ndarray | None = None
+        self._matrix = None
 
 
 def classes(y: Any, threshold: float = 0.5) -> np.ndarray:
@@ -338,8 +349,8 @@ def classes(y: Any, threshold: float = 0.5) -> np.ndarray:
     Parameters
     ----------
     y : array_like
-        Class numbers [n] or [n, 1]; probabilities of class 1, likewise (floats, compared with `threshold`); or scores
-        or one-hot rows [n, classes].
+        Class numbers [n] or [n, 1]; probabilities of class 1, likewise (floats, compared with `threshold`);
+        or scores or one-hot rows [n, classes].
 
     Examples
     --------
@@ -551,24 +562,19 @@ def _span(values: np.ndarray) -> str:
     return f"{values.min()} to {values.max()}" if values.size else "none"
 
 
-_CLASSES: dict[str, type[Metric]] = {
-    snake_case(cls.__name__): cls
-    for cls in (
-        Accuracy,
-        BinaryAccuracy,
-        CategoricalAccuracy,
-        SparseCategoricalAccuracy,
-        MeanSquaredError,
-        Precision,
-        Recall,
-        F1Score,
-        ConfusionMatrix,
-        Mean,
-    )
-} | {"mse": MeanSquaredError}
-
-#: Names that stand for the accuracy that fits the labels; resolved where these are known.
-ACCURACY_NAMES = ("accuracy", "acc")
+_METRICS: tuple[type[Metric], ...] = (
+    Accuracy,
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    SparseCategoricalAccuracy,
+    MeanSquaredError,
+    Precision,
+    Recall,
+    F1Score,
+    ConfusionMatrix,
+)
+_CLASSES: dict[str, type[Metric]] = {snake_case(cls.__name__): cls for cls in _METRICS}
+_CLASSES["mse"] = MeanSquaredError
 
 
 def get(identifier: Any) -> Metric:
@@ -589,7 +595,7 @@ def get(identifier: Any) -> Metric:
 
 
 def accuracy_for(label_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Metric:
-    """Return what Keras means by "accuracy" for labels and predictions of these shapes, batch axis included."""
+    """Return what Keras means by "accuracy" for these shapes, batch axis included."""
     if output_shape[-1] == 1:
         return BinaryAccuracy("accuracy")
     sparse = len(label_shape) < len(output_shape) or label_shape[-1] == 1

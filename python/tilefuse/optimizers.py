@@ -1,7 +1,7 @@
 """Optimizers: what becomes of a weight when its gradient is known.
 
-Names, defaults and numerics as in Keras. In a compiled step the update is part of the native code, which shares the
-arrays of `slots`; `apply_gradients` makes the same update for hand-written loops.
+Names, defaults and numerics as in Keras. In a compiled step the update is part of the native code, which
+shares the arrays of `slots`; `apply_gradients` makes the same update for hand-written loops.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Optimizer(Configurable):
         return np.full(steps, self.rate() if callable(self.rate) else self.rate, np.float64)
 
     def slots(self, variable: Variable) -> list[np.ndarray]:
-        """Return the arrays that the rule keeps for `variable`, made on first use; updates change them in place."""
+        """Return the arrays that the rule keeps for `variable`; made on first use, updated in place."""
         if id(variable) not in self._slots:
             self._slots[id(variable)] = (
                 variable,
@@ -117,7 +117,7 @@ class Optimizer(Configurable):
                     slot[...] = state[f"{variable.path}/{i}"]
 
     def slot_values(self) -> list[float]:
-        """Return the initial values of a variable's slots, in the order in which the native code takes them."""
+        """Return the initial values of a variable's slots, in the native code's order."""
         raise NotImplementedError
 
     def hyperparameters(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Models as files: one safetensors file with all arrays, and the rest as JSON in its metadata.
 
-Arrays: ``weights/<layer>/<weight>`` and ``optimizer/<layer>/<weight>/<number of the slot>``. Metadata: ``format``,
-``model`` (architecture), ``compile`` (optimizer, loss, metrics) and ``state`` (counters and seeds).
+Arrays: ``weights/<layer>/<weight>`` and ``optimizer/<layer>/<weight>/<number of the slot>``. Metadata:
+``format``, ``model`` (architecture), ``compile`` (optimizer, loss, metrics) and ``state`` (counters and
+seeds).
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def _write(
     metadata: Mapping[str, Any],
     overwrite: bool,
 ) -> None:
-    """Write to a file beside the target, make sure that it is on the disk, then put it in the target's place."""
+    """Write a file beside the target, see it on the disk, then put it in the target's place."""
     from safetensors.numpy import save
 
     path = Path(filepath)

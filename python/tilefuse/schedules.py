@@ -55,7 +55,7 @@ class ExponentialDecay(LearningRateSchedule):
 
 
 class InverseTimeDecay(LearningRateSchedule):
-    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``; `staircase` rounds the quotient down."""
+    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``; `staircase` rounds down."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class InverseTimeDecay(LearningRateSchedule):
 
 
 class PolynomialDecay(LearningRateSchedule):
-    """From `initial_learning_rate` to `end_learning_rate` in `decay_steps` along a power; `cycle` starts again."""
+    """From `initial_learning_rate` to `end_learning_rate` along a power; `cycle` starts again."""
 
     def __init__(
         self,

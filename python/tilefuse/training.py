@@ -1,66 +1,29 @@
-"""compile, fit, evaluate and predict: the layers become a compiled Program, which does a whole epoch in one call."""
+"""compile, fit, evaluate and predict."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from . import _arrays, _core, losses, optimizers
+from . import _arrays, losses, optimizers
 from . import metrics as metrics_module
 from ._config import to_config
+from ._engine import DEFAULT_BATCH, Data, Engine
 from ._progress import Progress
-from ._results import Results
 from ._runtime import generator
 from .callbacks import CallbackList, History
-from .layers import Layer
-from .layers.base import Shape
-from .losses import Loss
-from .optimizers import Optimizer
-from .variables import Variable
-
-_DEFAULT_BATCH = 32
-# Programs are kept for so many batch sizes; each has its own workspace.
-_KEPT_PROGRAMS = 4
-# Seconds between two updates of the progress bar.
-_REFRESH = 0.05
+from .metrics import Metric
 
 
-class _Data(NamedTuple):
-    """Samples as the Program takes them."""
-
-    x: np.ndarray
-    y: np.ndarray
-    weight: np.ndarray | None
-
-    def part(self, start: int, stop: int) -> _Data:
-        return _Data(
-            self.x[start:stop], self.y[start:stop], None if self.weight is None else self.weight[start:stop]
-        )
-
-
-class Trainer:
-    """The part of a model that trains; `Sequential` is the part that has layers."""
-
-    # What a Sequential provides.
-    layers: list[Layer]
-    built: bool
-    input_shape: Shape | None
-    output_shape: Shape | None
-    dtype: np.dtype[Any]
-    weights: list[Variable]
-    seed: int
-    build: Callable[[Shape], None]
+class Trainer(Engine):
+    """The part of `Sequential` that a user trains with."""
 
     def __init__(self) -> None:
-        self.compiled = False
-        self.stop_training = False
-        self.epochs_trained = 0
+        super().__init__()
         self.history: History | None = None
-        self._programs: dict[tuple[Any, ...], _core.Program] = {}
-        self._batch_size = _DEFAULT_BATCH
 
     def compile(
         self,
@@ -84,9 +47,10 @@ class Trainer:
         loss_weights : None
             There is one output, so there is nothing to weight.
         metrics, weighted_metrics : list of str, Metric or callable, optional
-            "accuracy" is the accuracy that fits loss and labels. With ``BinaryCrossentropy(from_logits=True)`` it
-            compares the probability with 0.5, where Keras would compare the logit. `weighted_metrics` take sample
-            and class weights into account. A callable ``fn(y_true, y_pred)`` returns a value for each sample.
+            "accuracy" is the accuracy that fits loss and labels. `weighted_metrics` take sample and class
+            weights into account. A callable ``fn(y_true, y_pred)`` returns a value for each sample. With
+            ``BinaryCrossentropy(from_logits=True)`` "accuracy" compares the probability with 0.5, where Keras
+            would compare the logit.
         run_eagerly, steps_per_execution, jit_compile, auto_scale_loss
             As in Keras; without effect.
 
@@ -102,15 +66,13 @@ class Trainer:
                 f"loss_weights must be None, since the model has one output; got {loss_weights!r}. "
                 "Metrics are passed by name: compile(optimizer, loss, metrics=['accuracy'])."
             )
-        self.loss: Loss = losses.get(loss)
+        self.loss = losses.get(loss)
         self.loss.lower()
-        self.optimizer: Optimizer = optimizers.get(optimizer)
-        self._metrics, self._weighted_metrics = _as_list(metrics), _as_list(weighted_metrics)
-        for metric in (*self._metrics, *self._weighted_metrics):
-            if not isinstance(metric, str) or metric not in metrics_module.ACCURACY_NAMES:
-                metrics_module.get(metric)
+        self.optimizer = optimizers.get(optimizer)
+        self._metrics = [_metric(m) for m in _as_list(metrics)]
+        self._weighted_metrics = [_metric(m) for m in _as_list(weighted_metrics)]
         self.compiled = True
-        self._forget_programs()
+        self._changed()
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return what `compile` was given, as a dict that JSON can hold."""
@@ -146,13 +108,14 @@ class Trainer:
     ) -> History:
         """Train.
 
-        Each epoch is one native call. The order of the samples follows from the model's seed and the number of
-        epochs trained so far.
+        Each epoch is one native call. The order of the samples follows from the model's seed and the number
+        of epochs trained so far.
 
         Parameters
         ----------
         x : array_like [n, ...]
-            Anything NumPy can view. What is not C-contiguous and of the model's dtype is converted once, in a copy.
+            Anything NumPy can view. What is not C-contiguous and of the model's dtype is converted once, in a
+            copy.
         y : array_like [n, ...]
             Labels as the loss takes them.
         batch_size : int, optional
@@ -193,7 +156,7 @@ class Trainer:
         """
         self._require_compiled("fit")
         train, validation = self._split(x, y, sample_weight, class_weight, validation_split, validation_data)
-        batch = min(_count("batch_size", batch_size or _DEFAULT_BATCH), len(train.x))
+        batch = min(_count("batch_size", batch_size or DEFAULT_BATCH), len(train.x))
         _count("epochs", epochs), _count("validation_freq", validation_freq)
         steps = math.ceil(len(train.x) / batch)
         self._batch_size, self.history, self.stop_training = batch, History(), False
@@ -206,7 +169,7 @@ class Trainer:
             hooks("on_epoch_begin", epoch, {})
             logs = self._fit_epoch(epoch, epochs, train, batch, shuffle, hooks, progress)
             if validation is not None and (epoch + 1 - initial_epoch) % validation_freq == 0:
-                size = validation_batch_size or batch
+                size = _count("validation_batch_size", validation_batch_size or batch)
                 results = self._evaluate(validation, size, hooks)
                 logs |= {f"val_{name}": value for name, value in results.items()}
             hooks("on_epoch_end", epoch, logs)
@@ -249,7 +212,9 @@ class Trainer:
         self._require_compiled("evaluate")
         data = self._data(x, y, sample_weight)
         progress = Progress(verbose, 1, 1)
-        logs = self._evaluate(data, batch_size or self._batch_size, CallbackList(callbacks, self))
+        logs = self._evaluate(
+            data, _count("batch_size", batch_size or self._batch_size), CallbackList(callbacks, self)
+        )
         progress.line("Evaluation", logs)
         return logs if return_dict else _unnamed(logs)
 
@@ -317,46 +282,13 @@ class Trainer:
         """Return loss and metrics of one batch, as `evaluate` does."""
         return self.evaluate(x, y, verbose=0, sample_weight=sample_weight, return_dict=return_dict)
 
-    @property
-    def program(self) -> _core.Program:
-        """The compiled step for the batch size of the last `fit` (32 before); print it for its stages and bytes.
-
-        Raises
-        ------
-        ValueError
-            The model is not built.
-        """
-        self._output_shape()
-        return self._program(self._batch_size)
-
-    def training_state(self) -> dict[str, Any]:
-        """Return the counters and seeds that the course of the training depends on."""
-        return {
-            "seed": self.seed,
-            "epochs": self.epochs_trained,
-            "iterations": self.optimizer.iterations if self.compiled else 0,
-            "layers": {layer.name: layer.random_state() for layer in self.layers if layer.random_state()},
-        }
-
-    def set_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take what `training_state` returned."""
-        self.seed, self.epochs_trained = state["seed"], state["epochs"]
-        if self.compiled:
-            self.optimizer.iterations = state["iterations"]
-        for layer in self.layers:
-            if layer.name in state["layers"]:
-                layer.set_random_state(state["layers"][layer.name])
-        self._forget_programs()
-
-    # Data
-
     def _features(self, x: Any) -> np.ndarray:
         array = _arrays.features(x, self.dtype, self.input_shape)
         if not self.built:
             self.build((None, *array.shape[1:]))
         return array
 
-    def _data(self, x: Any, y: Any, sample_weight: Any) -> _Data:
+    def _data(self, x: Any, y: Any, sample_weight: Any = None) -> Data:
         if x is None or y is None:
             raise ValueError("Both x and y are needed: the samples and their labels.")
         samples = self._features(x)
@@ -366,9 +298,9 @@ class Trainer:
         weight = None
         if sample_weight is not None:
             weight = _arrays.sample_weights(sample_weight, len(samples), self.dtype)
-        return _Data(samples, labels, weight)
+        return Data(samples, labels, weight)
 
-    def _weighted(self, data: _Data, class_weight: Mapping[int, float] | None) -> _Data:
+    def _weighted(self, data: Data, class_weight: Mapping[int, float] | None) -> Data:
         if class_weight is None:
             return data
         weight = _arrays.class_weights(class_weight, data.y, self.dtype)
@@ -382,7 +314,7 @@ class Trainer:
         class_weight: Mapping[int, float] | None,
         validation_split: float,
         validation_data: Any,
-    ) -> tuple[_Data, _Data | None]:
+    ) -> tuple[Data, Data | None]:
         """Return the data to train on, and those to validate on."""
         data, validation = self._data(x, y, sample_weight), None
         if validation_data is not None:
@@ -391,9 +323,7 @@ class Trainer:
                     "validation_data must be (x, y) or (x, y, sample_weight), got a "
                     f"{type(validation_data).__name__}."
                 )
-            validation = self._data(
-                *validation_data[:2], validation_data[2] if len(validation_data) == 3 else None
-            )
+            validation = self._data(*validation_data)
         elif validation_split:
             samples = len(data.x)
             at = math.floor(samples * (1 - validation_split)) if 0 < validation_split < 1 else 0
@@ -405,44 +335,11 @@ class Trainer:
             data, validation = data.part(0, at), data.part(at, samples)
         return self._weighted(data, class_weight), validation
 
-    # Programs
-
-    def _program(self, batch: int) -> _core.Program:
-        """Return the Program for a batch size, made on first use; it follows `trainable` and `compile`."""
-        key = (batch, *(layer.trainable for layer in self.layers))
-        if key not in self._programs:
-            while len(self._programs) >= _KEPT_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)))
-            self._programs[key] = self._make_program(batch)
-        return self._programs[key]
-
-    def _make_program(self, batch: int) -> _core.Program:
-        assert self.input_shape is not None
-        slots = self.optimizer.slots if self.compiled else lambda variable: []
-        return _core.Program(
-            [layer.lower(slots) for layer in self.layers],
-            self.input_shape[1:],
-            batch,
-            self.loss.lower() if self.compiled else None,
-            self.optimizer.lower() if self.compiled else None,
-            str(self.dtype),
-        )
-
-    def _forget_programs(self) -> None:
-        self._programs.clear()
-
-    def _output_shape(self) -> tuple[int, ...]:
-        if not self.built or self.output_shape is None:
-            raise ValueError("This model is not built: add layers and an Input, or show it data first.")
-        return tuple(n for n in self.output_shape[1:] if n is not None)
-
-    # Training and evaluation
-
     def _fit_epoch(
         self,
         epoch: int,
         epochs: int,
-        data: _Data,
+        data: Data,
         batch: int,
         shuffle: bool,
         hooks: CallbackList,
@@ -460,114 +357,14 @@ class Trainer:
             if isinstance(error, KeyboardInterrupt):
                 done = self.optimizer.iterations - start
                 raise KeyboardInterrupt(
-                    f"Training was interrupted in epoch {epoch + 1} of {epochs}, after {done} of {progress.steps} "
-                    "steps. The model keeps what it has learned so far and can be used or saved; to go on, call fit "
-                    f"again with initial_epoch={epoch}."
+                    f"Training was interrupted in epoch {epoch + 1} of {epochs}, after {done} of "
+                    f"{progress.steps} steps. The model keeps what it has learned so far and can be used or "
+                    f"saved; to go on, call fit again with initial_epoch={epoch}."
                 ) from None
             raise
         progress.trained(self.optimizer.iterations - start)
         self.epochs_trained += 1
         return logs
-
-    def _train(
-        self, data: _Data, batch: int, order: np.ndarray, hooks: CallbackList, progress: Progress
-    ) -> dict[str, Any]:
-        """Make an update for each batch of `order`, in one native call, and return the results."""
-        optimizer, program = self.optimizer, self._program(batch)
-        measure = self._results(data.y)
-        rates = optimizer.rates(math.ceil(len(order) / batch))
-        predictions = (
-            np.empty((len(order), *self._output_shape()), self.dtype) if measure.need_predictions else None
-        )
-        on_progress, interval = self._on_progress(rates, measure, hooks, progress)
-        program.iteration = optimizer.iterations
-        try:
-            done = program.train_epoch(
-                data.x,
-                data.y,
-                order,
-                rates,
-                batch_size=batch,
-                sample_weight=data.weight,
-                predictions=predictions,
-                on_progress=on_progress,
-                interval=interval,
-            )
-        finally:
-            optimizer.iterations = program.iteration
-        seen = order[: done["samples"]]
-        if predictions is None:
-            return measure.final(done["loss"], done["accuracy"], data.y, None, None)
-        return measure.final(
-            done["loss"],
-            done["accuracy"],
-            data.y[seen],
-            predictions[: len(seen)],
-            None if data.weight is None else data.weight[seen],
-        )
-
-    def _on_progress(
-        self, rates: np.ndarray, measure: Results, hooks: CallbackList, progress: Progress
-    ) -> tuple[Callable[[int, float, float], bool] | None, float]:
-        """Return what the native code calls during an epoch, and after how many seconds; None where nobody cares."""
-        each_step = hooks.override(
-            "on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"
-        )
-        if not each_step and not progress.live:
-            return None, _REFRESH
-        optimizer, first, rate = self.optimizer, self.optimizer.iterations, self.optimizer.rate
-
-        def on_progress(done: int, loss: float, accuracy: float) -> bool:
-            logs = measure.so_far(loss, accuracy)
-            progress.update(done, logs)
-            if each_step:
-                optimizer.iterations = first + done
-                hooks("on_train_batch_end", done - 1, logs)
-                if (
-                    optimizer.rate != rate
-                ):  # a callback has changed it: the native code reads `rates` at each step
-                    rates[done:] = optimizer.rates(len(rates) - done)
-                if done < len(rates) and not self.stop_training:
-                    hooks("on_train_batch_begin", done, {})
-            return self.stop_training
-
-        if each_step:
-            hooks("on_train_batch_begin", 0, {})
-        return on_progress, 0.0 if each_step else _REFRESH
-
-    def _evaluate(self, data: _Data, batch: int, hooks: CallbackList) -> dict[str, Any]:
-        hooks("on_test_begin", {})
-        measure = self._results(data.y)
-        program = self._program(min(_count("batch_size", batch), len(data.x)))
-        if hooks.override("on_test_batch_begin", "on_test_batch_end"):
-            loss, accuracy = self._evaluate_in_batches(program, data, batch, measure, hooks)
-        else:
-            loss, accuracy = program.evaluate(data.x, data.y, data.weight)
-        predictions = None
-        if measure.need_predictions:
-            predictions = np.empty((len(data.x), *self._output_shape()), self.dtype)
-            program.predict(data.x, predictions)
-        logs = measure.final(loss, accuracy, data.y, predictions, data.weight)
-        hooks("on_test_end", logs)
-        return logs
-
-    @staticmethod
-    def _evaluate_in_batches(
-        program: Any, data: _Data, batch: int, measure: Results, hooks: CallbackList
-    ) -> tuple[float, float]:
-        totals, seen = np.zeros(2), 0
-        for number, start in enumerate(range(0, len(data.x), batch)):
-            hooks("on_test_batch_begin", number, {})
-            part = data.part(start, start + batch)
-            totals += len(part.x) * np.array(program.evaluate(*part))
-            seen += len(part.x)
-            hooks("on_test_batch_end", number, measure.so_far(*(totals / seen)))
-        return float(totals[0] / seen), float(totals[1] / seen)
-
-    def _results(self, y: np.ndarray) -> Results:
-        return Results(
-            self._metrics, self._weighted_metrics, self.loss, y.shape, (len(y), *self._output_shape())
-        )
 
     def _require_compiled(self, what: str) -> None:
         if not self.compiled:
@@ -580,6 +377,11 @@ class Trainer:
 def _unnamed(logs: Mapping[str, Any]) -> Any:
     values = list(logs.values())
     return values[0] if len(values) == 1 else values
+
+
+def _metric(identifier: Any) -> Metric | str:
+    """Return the metric, or the name of the accuracy that is chosen when the labels are known."""
+    return identifier if identifier in ("accuracy", "acc") else metrics_module.get(identifier)
 
 
 def _as_list(value: Any) -> list[Any]:

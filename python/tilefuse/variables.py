@@ -12,8 +12,8 @@ from ._runtime import default_dtype
 class Variable:
     """An array that training changes.
 
-    The array `value` stays the same object for the variable's life: optimizers, compiled programs and `assign`
-    write into it.
+    The array `value` stays the same object for the variable's life: optimizers, compiled programs and
+    `assign` write into it.
 
     Parameters
     ----------

@@ -57,7 +57,8 @@ class Dense(Layer):
     units : int
         Length of the output's last axis.
     activation : str or function of tilefuse.ops, optional
-        relu, leaky_relu, elu, selu, gelu, gelu_tanh, silu, sigmoid, tanh, softplus, softmax, log_softmax or linear.
+        relu, leaky_relu, elu, selu, gelu, gelu_tanh, silu, sigmoid, tanh, softplus, softmax, log_softmax or
+        linear.
     use_bias : bool
     kernel_initializer, bias_initializer : str or Initializer
     kernel_regularizer, bias_regularizer : str or L1L2, optional
@@ -184,8 +185,9 @@ class Activation(Layer):
 class Dropout(Layer):
     """Sets a fraction of its input to 0 while training, and scales the rest so that the mean stays.
 
-    The mask follows from the seed, the step and the element's place: it is the same for any number of threads. In
-    eager code a step is a call with ``training=True``, in a compiled one an update of the optimizer.
+    The mask follows from the seed, the step and the element's place: it is the same for any number of
+    threads. In eager code a step is a call with ``training=True``, in a compiled one an update of the
+    optimizer.
 
     Parameters
     ----------

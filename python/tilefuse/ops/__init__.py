@@ -1,10 +1,12 @@
 """Functions on arrays, forward and backward: what layers and training steps are made of.
 
-Inputs are arrays of float32 or float64 (anything that NumPy can view), outputs are new NumPy arrays of the same dtype;
-the optimizer steps and clipping work in place. Each op takes as many threads as its work is worth, and its result has
-the same bits for any number of them. :mod:`tilefuse.reference` says in NumPy what each op computes.
+Inputs are arrays of float32 or float64 (anything that NumPy can view), outputs are new NumPy arrays of the
+same dtype; the optimizer steps and clipping work in place. Each op takes as many threads as its work is
+worth, and its result has the same bits for any number of them. :mod:`tilefuse.reference` says in NumPy what
+each op computes. An active :class:`tilefuse.GradientTape` records the forward functions.
 """
 
+from .._gradients import differentiable
 from .activations import (
     elu,
     elu_backward,
@@ -96,3 +98,5 @@ __all__ = [
     "tanh",
     "tanh_backward",
 ]
+
+globals().update(differentiable(globals()))
