@@ -27,13 +27,14 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
 
 
 def assert_close(
-    actual: Any, exact: Any, *, magnitude: Any = None, terms: int = 1, slack: float = 4.0
+    actual: Any, exact: Any, *, magnitude: Any = None, terms: int = 1, slack: float = 4.0, flushed: Any = 4.0
 ) -> None:
     """Within rounding of a result known in float64.
 
-    The error allowed is ``(slack + sqrt(terms)) * eps * magnitude``, and what a flushed denormal is worth:
-    `terms` is how many rounded numbers went into a result and `magnitude` (by default the result itself) how
-    large they were. NaN and infinities must be where the exact result, rounded to the dtype, has them.
+    The error allowed is ``(slack + sqrt(terms)) * eps * magnitude``, and `flushed` times the smallest normal
+    number, for denormals that count as zero. `terms` is how many rounded numbers went into a result and
+    `magnitude` (by default the result itself) how large they were. NaN and infinities must be where the exact
+    result, rounded to the dtype, has them.
     """
     actual, exact = np.asarray(actual), np.asarray(exact, dtype=np.float64)
     assert actual.dtype in (np.float32, np.float64), f"dtype {actual.dtype}"
@@ -41,7 +42,7 @@ def assert_close(
     info = np.finfo(actual.dtype)
     with np.errstate(all="ignore"):
         size = np.abs(exact if magnitude is None else np.asarray(magnitude, dtype=np.float64))
-        allowed = (slack + np.sqrt(terms)) * float(info.eps) * size + 2 * float(info.tiny)
+        allowed = (slack + np.sqrt(terms)) * float(info.eps) * size + flushed * float(info.tiny)
         error = np.abs(actual.astype(np.float64) - exact)
         overflows = np.abs(exact) > float(info.max)
         rounded = np.where(overflows, np.copysign(np.inf, exact), exact)
