@@ -351,7 +351,7 @@ private:
             writes(a.dx, nodes_.back().dy, rows);
         }
         if (!fused) record(logits, rows, cols);
-        const auto total = [&](const char* name, int source, double* sum) {
+        const auto total = [rows, this](const char* name, int source, double* sum) {
             tilefuse_total_args t = {};
             t.n = rows;
             t.sum = sum;

@@ -79,7 +79,10 @@ void allocate(Plan& plan) {
             const Buffer& b = plan.buffers[static_cast<size_t>(use.buffer)];
             if (b.in_arena) use.set(memory + b.offset);
             for (int input = 0; input < input_count; ++input)
-                if (plan.inputs[input] == use.buffer) plan.input_uses[input].push_back(&use);
+                if (plan.inputs[input] == use.buffer) {
+                    plan.input_uses[input].push_back(&use);
+                    if (b.in_arena) plan.bound[input] = memory + b.offset;
+                }
         }
     }
 }
