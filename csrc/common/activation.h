@@ -55,8 +55,8 @@ template <class T> struct Softplus {
 template <class T> struct Silu {
     template <class V> TILEFUSE_INLINE V forward(V x) const { return x * sigmoid(x); }
     template <class V> TILEFUSE_INLINE V derivative(V x) const {
-        const V s = sigmoid(x);
-        return s * (1 + x * (1 - s));
+        const Sigmoids<V> s = sigmoids(x);
+        return s.of * (1 + x * s.of_minus);
     }
 };
 
@@ -72,12 +72,12 @@ template <class T> struct Gelu {
 template <class T> struct GeluTanh {
     static constexpr T slope = static_cast<T>(2 * 0.79788456080286535588);  // of 2 u at 0
     static constexpr T cubic = static_cast<T>(0.044715);
-    template <class V> TILEFUSE_INLINE V gate(V x) const { return sigmoid(slope * (x + cubic * x * x * x)); }
-    template <class V> TILEFUSE_INLINE V forward(V x) const { return x * gate(x); }
+    template <class V> TILEFUSE_INLINE V inner(V x) const { return slope * (x + cubic * x * x * x); }
+    template <class V> TILEFUSE_INLINE V forward(V x) const { return x * sigmoid(inner(x)); }
     template <class V> TILEFUSE_INLINE V derivative(V x) const {
-        x = clamp(x, -100, 100);  // where the gate is 0 or 1 already, and x * x can't overflow
-        const V s = gate(x);
-        return s + x * s * (1 - s) * (slope * (1 + 3 * cubic * x * x));
+        x = clamp(x, -100, 100);  // where the sigmoid is 0 or 1 already, and x * x can't overflow
+        const Sigmoids<V> s = sigmoids(inner(x));
+        return s.of + x * s.of * s.of_minus * (slope * (1 + 3 * cubic * x * x));
     }
 };
 

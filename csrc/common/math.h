@@ -64,7 +64,11 @@ template <class V> TILEFUSE_INLINE V clamp(V x, double low, double high) {
     return hi < x ? hi : x;
 }
 
-template <class V> TILEFUSE_INLINE V sign_of(V from, V magnitude) { return from < 0 ? -magnitude : magnitude; }
+// `magnitude`, which is not negative, with the sign of `from`.
+template <class V> TILEFUSE_INLINE V with_sign(V from, V magnitude) {
+    constexpr Integers<Element<V>> sign = is_single<V> ? INT32_MIN : INT64_MIN;
+    return bits_as<V>((bits_as<Integers<V>>(from) & sign) | bits_as<Integers<V>>(magnitude));
+}
 
 template <class V> TILEFUSE_INLINE V sqrt(V x) {
     if constexpr (std::is_same_v<V, float>) {
@@ -134,11 +138,13 @@ template <class V> TILEFUSE_INLINE V exp(V x) {
 
 // e^x - 1
 template <class V> TILEFUSE_INLINE V expm1(V x) {
-    x = is_single<V> ? clamp(x, -25, 89) : clamp(x, -45, 710);  // beyond: -1 and infinity
-    const Reduced<V> x2 = reduce_by_ln2(x);
+    const V limited = is_single<V> ? clamp(x, -25, 89) : clamp(x, -45, 710);  // beyond: -1 and infinity
+    const Reduced<V> x2 = reduce_by_ln2(limited);
     const V p = (exp_tail(x2.r) * x2.r) * x2.r + x2.r;
     const V scale = power_of_two<V>(x2.n - 1);
-    return 2 * (scale * p + (scale - static_cast<Element<V>>(0.5)));
+    const V y = 2 * (scale * p + (scale - static_cast<Element<V>>(0.5)));
+    const V tiny = all<V>(is_single<V> ? 1e-8 : 1e-17);  // here e^x - 1 is x, whose half may be denormal
+    return abs(x) < tiny ? x : y;
 }
 
 // log(x) + correction / x, for corrections of less than a unit in the last place of x.
@@ -187,6 +193,17 @@ template <class V> TILEFUSE_INLINE V log1p(V x) {
 
 template <class V> TILEFUSE_INLINE V sigmoid(V x) { return 1 / (1 + exp(-x)); }
 
+// sigmoid(x) and sigmoid(-x), which is 1 - sigmoid(x) without cancellation.
+template <class V> struct Sigmoids {
+    V of, of_minus;
+};
+
+template <class V> TILEFUSE_INLINE Sigmoids<V> sigmoids(V x) {
+    const V e = exp(-abs(x));
+    const V large = 1 / (1 + e), small = e * large;
+    return {x < 0 ? small : large, x < 0 ? large : small};
+}
+
 // log(1 + e^x)
 template <class V> TILEFUSE_INLINE V softplus(V x) {
     return (x > 0 ? x : V{}) + log1p(exp(-abs(x)));  // NaN comes through log1p
@@ -195,7 +212,7 @@ template <class V> TILEFUSE_INLINE V softplus(V x) {
 template <class V> TILEFUSE_INLINE V tanh(V x) {
     const V magnitude = abs(x);
     const V e = expm1(2 * clamp(magnitude, 0, is_single<V> ? 10 : 20));  // tanh(10) is 1 to single precision
-    return sign_of(x, e / (e + 2));
+    return with_sign(x, e / (e + 2));
 }
 
 // erf(x) / x as a polynomial in x^2, |x| <= 1. Minimax (Remez, 60 digits), relative error 4e-11 and 3e-21.
@@ -233,7 +250,7 @@ template <class V> TILEFUSE_INLINE V erfc_beyond_1(V t) {
 template <class V> TILEFUSE_INLINE V erf(V x) {
     const V t = abs(x);
     const V small = x * erf_over_x(x * x);
-    return t > 1 ? sign_of(x, 1 - erfc_beyond_1(t)) : small;  // NaN takes the small branch and stays NaN
+    return t > 1 ? with_sign(x, 1 - erfc_beyond_1(t)) : small;  // NaN takes the small branch and stays NaN
 }
 
 // The normal distribution's Phi(x) = (1 + erf(x / sqrt(2))) / 2, without cancellation for x < 0.

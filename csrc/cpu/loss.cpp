@@ -61,15 +61,15 @@ template <class T> struct Distribution {
 template <class T, class Target>
 T from_logits(const T* x, T largest, const Target& target, int64_t cols, T scale, T* dx, T* probabilities) {
     T* exponentials = probabilities != nullptr ? probabilities : dx;
-    Vec<T> sums{}, targets{}, products{};
+    RowSum<T> sums, targets, products;
     for_vectors<T>(cols, [&](int64_t j, int n) {
         const Vec<T> d = load_upto(x + j, n) - largest, t = target(j, n), e = exp(d);
         if (exponentials != nullptr) store_upto(exponentials + j, e, n);
-        sums += first(e, n, T{});
-        targets += t;
-        products += t != 0 ? t * d : Vec<T>{};
+        sums.add(first(e, n, T{}));
+        targets.add(t);
+        products.add(t != 0 ? t * d : Vec<T>{});
     });
-    const T total = sum<T>(sums), target_sum = sum<T>(targets);
+    const T total = sums.total(), target_sum = targets.total();
     if (exponentials != nullptr) {
         for_vectors<T>(cols, [&](int64_t j, int n) {
             const Vec<T> p = load_upto(exponentials + j, n) / total;
@@ -77,26 +77,26 @@ T from_logits(const T* x, T largest, const Target& target, int64_t cols, T scale
             if (dx != nullptr) store_upto(dx + j, (p * target_sum - target(j, n)) * scale, n);
         });
     }
-    return log(total) * target_sum - sum<T>(products);
+    return log(total) * target_sum - products.total();
 }
 
 // With q = x / sum(x) and p = clip(q): loss = -sum(t log(p)); dq = -t / p where p = q, dx = (dq - sum(dq q)) / sum(x).
 template <class T, class Target>
 T from_probabilities(const T* x, const Target& target, int64_t cols, T scale, T* dx, T* probabilities) {
-    Vec<T> sums{};
-    for_vectors<T>(cols, [&](int64_t j, int n) { sums += load_upto(x + j, n); });
-    const T total = sum<T>(sums);
+    RowSum<T> sums;
+    for_vectors<T>(cols, [&](int64_t j, int n) { sums.add(load_upto(x + j, n)); });
+    const T total = sums.total();
     const auto slope = [](Vec<T> t, Vec<T> q) {
         const Vec<T> p = clamp(q, margin, 1 - margin);
         return (p == q) | (q != q) ? -t / p : Vec<T>{};
     };
-    Vec<T> losses{}, products{};
+    RowSum<T> losses, products;
     for_vectors<T>(cols, [&](int64_t j, int n) {
         const Vec<T> t = target(j, n), q = load_upto(x + j, n) / total;
-        losses -= first(t * log(clamp(q, margin, 1 - margin)), n, T{});
-        products += first(slope(t, q) * q, n, T{});
+        losses.add(first(t * -log(clamp(q, margin, 1 - margin)), n, T{}));
+        products.add(first(slope(t, q) * q, n, T{}));
     });
-    const T product = sum<T>(products);
+    const T product = products.total();
     if (dx != nullptr || probabilities != nullptr) {
         for_vectors<T>(cols, [&](int64_t j, int n) {
             const Vec<T> given = load_upto(x + j, n);
@@ -104,7 +104,7 @@ T from_probabilities(const T* x, const Target& target, int64_t cols, T scale, T*
             if (dx != nullptr) store_upto(dx + j, (slope(target(j, n), given / total) - product) / total * scale, n);
         });
     }
-    return sum<T>(losses);
+    return losses.total();
 }
 
 template <class T, class Target> void categorical(const tilefuse_loss_args& args, Range rows) {
@@ -140,7 +140,7 @@ template <class T> struct BinaryFromLogits {
     Term<T> operator()(Vec<T> x, Vec<T> label) const {
         const Vec<T> t = label * (1 - smoothing) + smoothing / 2;
         const Vec<T> e = exp(-abs(x));
-        const Vec<T> p = (x < 0 ? e : all<Vec<T>>(1)) / (1 + e);
+        const Vec<T> p = (x < 0 ? e : all<Vec<T>>(1)) / (1 + e);  // above one half exactly where sigmoid(x) is
         const Vec<T> correct = (p > T(0.5)) == (label > T(0.5)) ? all<Vec<T>>(1) : Vec<T>{};
         return {(x > 0 ? x : Vec<T>{}) - x * t + log1p(e), p - t, p, correct};
     }
@@ -173,19 +173,19 @@ template <class T, class Loss> void by_rows(const tilefuse_loss_args& args, Rang
         T* dx = row_of<T>(args.dx, i, cols);
         T* probabilities = row_of<T>(args.probabilities, i, cols);
         const T weight = weight_of_row<T>(args, i), scale = static_cast<T>(args.scale) / columns * weight;
-        Vec<T> losses{}, correct{};
+        RowSum<T> losses, correct;
         for_vectors<T>(cols, [&](int64_t j, int n) {
             const Term<T> term = loss(load_upto(x + j, n), load_upto(labels + j, n));
-            losses += first(term.loss, n, T{});
-            correct += first(term.correct, n, T{});
+            losses.add(first(term.loss, n, T{}));
+            correct.add(first(term.correct, n, T{}));
             if (probabilities != nullptr) store_upto(probabilities + j, term.probability, n);
             if (dx != nullptr) store_upto(dx + j, term.slope * scale, n);
         });
         if (args.row_loss != nullptr) {
-            args.row_loss[i] = static_cast<double>(sum<T>(losses)) / static_cast<double>(columns) * static_cast<double>(weight);
+            args.row_loss[i] = static_cast<double>(losses.total()) / static_cast<double>(columns) * static_cast<double>(weight);
         }
         if (args.row_correct != nullptr) {
-            args.row_correct[i] = static_cast<double>(sum<T>(correct)) / static_cast<double>(columns);
+            args.row_correct[i] = static_cast<double>(correct.total()) / static_cast<double>(columns);
         }
     }
 }

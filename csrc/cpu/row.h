@@ -21,6 +21,23 @@ template <class T> inline Vec<T> first(Vec<T> v, int n, T otherwise) {
 // As load_upto, with `otherwise` in place of what lies beyond.
 template <class T> inline Vec<T> load_first(const T* p, int n, T otherwise) { return first(load_upto(p, n), n, otherwise); }
 
+// A sum over a row, in blocks of 16 vectors, so that rounding errors don't grow with the row.
+template <class T> class RowSum {
+public:
+    void add(Vec<T> v) {
+        block_ += v;
+        if (++vectors_ % 16 == 0) {
+            blocks_ += block_;
+            block_ = Vec<T>{};
+        }
+    }
+    T total() const { return sum<T>(blocks_ + block_); }
+
+private:
+    Vec<T> block_{}, blocks_{};
+    int64_t vectors_ = 0;
+};
+
 // The largest element; NaN counts only if there is nothing else, as minus infinity.
 template <class T> inline T row_max(const T* x, int64_t cols) {
     constexpr T lowest = -static_cast<T>(__builtin_inf());

@@ -10,37 +10,37 @@ namespace {
 
 template <class T> void softmax_row(const T* x, T* y, int64_t cols) {
     const T largest = row_max(x, cols);
-    Vec<T> sums{};
+    RowSum<T> sums;
     for_vectors<T>(cols, [&](int64_t j, int n) {
         const Vec<T> e = exp(load_upto(x + j, n) - largest);
         store_upto(y + j, e, n);
-        sums += first(e, n, T{});
+        sums.add(first(e, n, T{}));
     });
-    const T total = sum<T>(sums);
+    const T total = sums.total();
     for_vectors<T>(cols, [&](int64_t j, int n) { store_upto(y + j, load_upto(y + j, n) / total, n); });
 }
 
 template <class T> void log_softmax_row(const T* x, T* y, int64_t cols) {
     const T largest = row_max(x, cols);
-    Vec<T> sums{};
-    for_vectors<T>(cols, [&](int64_t j, int n) { sums += first(exp(load_upto(x + j, n) - largest), n, T{}); });
-    const T log_total = log(sum<T>(sums));
+    RowSum<T> sums;
+    for_vectors<T>(cols, [&](int64_t j, int n) { sums.add(first(exp(load_upto(x + j, n) - largest), n, T{})); });
+    const T log_total = log(sums.total());
     for_vectors<T>(cols, [&](int64_t j, int n) { store_upto(y + j, (load_upto(x + j, n) - largest) - log_total, n); });
 }
 
 // dx = y * (dy - sum(dy * y))
 template <class T> void softmax_backward_row(const T* dy, const T* y, T* dx, int64_t cols) {
-    Vec<T> sums{};
-    for_vectors<T>(cols, [&](int64_t j, int n) { sums += load_upto(dy + j, n) * load_upto(y + j, n); });
-    const T total = sum<T>(sums);
+    RowSum<T> sums;
+    for_vectors<T>(cols, [&](int64_t j, int n) { sums.add(load_upto(dy + j, n) * load_upto(y + j, n)); });
+    const T total = sums.total();
     for_vectors<T>(cols, [&](int64_t j, int n) { store_upto(dx + j, load_upto(y + j, n) * (load_upto(dy + j, n) - total), n); });
 }
 
 // dx = dy - exp(y) * sum(dy)
 template <class T> void log_softmax_backward_row(const T* dy, const T* y, T* dx, int64_t cols) {
-    Vec<T> sums{};
-    for_vectors<T>(cols, [&](int64_t j, int n) { sums += load_upto(dy + j, n); });
-    const T total = sum<T>(sums);
+    RowSum<T> sums;
+    for_vectors<T>(cols, [&](int64_t j, int n) { sums.add(load_upto(dy + j, n)); });
+    const T total = sums.total();
     for_vectors<T>(cols,
                    [&](int64_t j, int n) { store_upto(dx + j, load_upto(dy + j, n) - exp(load_upto(y + j, n)) * total, n); });
 }

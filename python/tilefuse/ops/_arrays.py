@@ -1,9 +1,9 @@
 """Taking arrays in: every check that the ops share, and what they say when one fails.
 
 Inputs may be anything that NumPy can view: arrays, nested lists, and whatever speaks the buffer protocol,
-``__array_interface__``, ``__array__`` or DLPack. Where a kernel needs contiguous memory, an input that is not (or that
-is not aligned to its elements) is copied once. Arguments that are written to are never copied: they are viewed, or
-refused.
+``__array_interface__``, ``__array__`` or DLPack. Where a kernel needs contiguous memory, an input that is not
+(or that is not aligned to its elements) is copied once. Arguments that are written to are never copied: they
+are viewed, or refused.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def view(x: Any, name: str) -> Array:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(
-            f"{name} is a {type(x).__name__} that NumPy cannot view ({error}); expected an array of float32 or float64 "
-            "in the CPU's memory"
+            f"{name} is a {type(x).__name__} that NumPy cannot view ({error}); expected an array of float32 "
+            "or float64 in the CPU's memory"
         ) from error
 
 
-def floats(x: ArrayLike, name: str, dtype: np.dtype[Any] | None = None, like: str = "the other arrays") -> Array:
-    """`x` as an array of float32 or float64 with any strides; of `dtype`, the dtype of `like`, if that is given."""
+def floats(
+    x: ArrayLike, name: str, dtype: np.dtype[Any] | None = None, like: str = "the other arrays"
+) -> Array:
+    """`x` as an array of float32 or float64, of any strides; with `dtype`, which `like` has, of that one."""
     a = view(x, name)
     if a.dtype not in _FLOATS:
         raise TypeError(
             f"{name} has dtype {a.dtype}; expected float32 or float64: convert it with .astype(numpy.float32)"
         )
     if dtype is not None and a.dtype != dtype:
-        raise TypeError(
-            f"{name} has dtype {a.dtype}, and {like} {dtype}: pass all arrays in one dtype, float32 or float64"
-        )
+        raise TypeError(f"{name} has dtype {a.dtype}, and {like} {dtype}: pass all arrays in one dtype")
     return a
 
 
@@ -105,8 +105,8 @@ def writeable(x: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
     a = writeable_view(x, name, dtype)
     if not (a.flags.c_contiguous and a.flags.aligned):
         raise ValueError(
-            f"{name} of shape {a.shape} is not contiguous: what is updated in place must be C-contiguous and aligned; "
-            "pass numpy.ascontiguousarray of it and copy the result back"
+            f"{name} of shape {a.shape} is not contiguous: what is updated in place must be C-contiguous "
+            "and aligned; pass numpy.ascontiguousarray of it and copy the result back"
         )
     return a
 

@@ -89,7 +89,7 @@ Examples
 
 
 def _op(example: str, options: str = "") -> Callable[[_Op], _Op]:
-    """Completes the docstring of an activation, whose own is the summary, with what all of them have in common."""
+    """Completes the docstring of an activation, which gives the summary, with what they have in common."""
 
     def complete(function: _Op) -> _Op:
         arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
@@ -111,9 +111,7 @@ def _op(example: str, options: str = "") -> Callable[[_Op], _Op]:
 
 _SLOPE = "negative_slope : float\n    What negative inputs are multiplied by.\n"
 _ALPHA = "alpha : float\n    ``-alpha`` is the limit of `elu` for ``x -> -inf``.\n"
-_APPROXIMATE = (
-    "approximate : bool\n    Whether ``Phi(x)`` is approximated through tanh, as Hendrycks and Gimpel proposed.\n"
-)
+_APPROXIMATE = "approximate : bool\n    Whether ``Phi(x)`` is approximated through tanh.\n"
 
 
 @_op("ops.relu(np.array([-1.0, 2.0]))\narray([0., 2.])")
@@ -221,7 +219,10 @@ def gelu(x: ArrayLike, approximate: bool = False) -> Array:
     return forward("gelu_tanh" if approximate else "gelu", x)
 
 
-@_op("ops.gelu_backward(np.array([1.0, 1.0]), np.array([0.0, 2.0])).round(4)\narray([0.5   , 1.0852])", _APPROXIMATE)
+@_op(
+    "ops.gelu_backward(np.array([1.0, 1.0]), np.array([0.0, 2.0])).round(4)\narray([0.5   , 1.0852])",
+    _APPROXIMATE,
+)
 def gelu_backward(dy: ArrayLike, x: ArrayLike, approximate: bool = False) -> Array:
     """The gradient of :func:`gelu`."""
     return backward("gelu_tanh" if approximate else "gelu", dy, x)

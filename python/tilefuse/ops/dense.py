@@ -25,7 +25,8 @@ def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: st
     w : array_like, dtype of `x`, [k, n]
     b : array_like, dtype of `x`, [n], optional
     activation : str, optional
-        One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh.
+        One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu,
+        gelu_tanh.
 
     Returns
     -------
@@ -52,7 +53,9 @@ def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: st
     if b is not None:
         bias = packed(floats(b, "b", inputs.dtype, "x"))
         if bias.shape != weights.shape[1:]:
-            raise ValueError(f"b has shape {bias.shape}; expected {weights.shape[1:]}, as w has shape {weights.shape}")
+            raise ValueError(
+                f"b has shape {bias.shape}; expected {weights.shape[1:]}, as w has shape {weights.shape}"
+            )
     y = np.empty((*inputs.shape[:-1], weights.shape[1]), inputs.dtype)
     _core.matmul(_rows(inputs), weights, _rows(y), bias, name, alpha, 0.0, None)
     return y
@@ -111,9 +114,7 @@ def dense_backward(
     given = {"dy": floats(dy, "dy", dtype, "x"), "y": floats(y, "y", dtype, "x")}
     if name in NEEDS_INPUT:
         if z is None:
-            raise ValueError(
-                f"the derivative of {name} is not a function of the output: pass z = x @ w + b, the activation's input"
-            )
+            raise ValueError(f"the derivative of {name} is not a function of the output: pass z = x @ w + b")
         given["z"] = floats(z, "z", dtype, "x")
     for key, array in given.items():
         check_shape(array, key, shape, "the output of dense")
@@ -137,7 +138,7 @@ def _operands(x: ArrayLike, w: ArrayLike) -> tuple[Array, Array]:
         raise ValueError(f"w has shape {weights.shape}; expected two axes, [k, n]")
     if inputs.ndim == 0 or inputs.shape[-1] != weights.shape[0]:
         raise ValueError(
-            f"x has shape {inputs.shape} and w {weights.shape}; expected x [..., k] and w [k, n] with the same k"
+            f"x has shape {inputs.shape} and w {weights.shape}; expected x [..., k] and w [k, n]"
         )
     return inputs, weights
 

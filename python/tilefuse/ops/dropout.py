@@ -1,4 +1,4 @@
-"""Dropout. The mask is a function of seed, step and each element's index: the same for any number of threads."""
+"""Dropout. The mask is a function of seed, step and each element's index, whatever the threads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Losses, each with its gradient in one pass.
 
 A sample is one position of all axes but the last. The loss is ``sum(sample_weight * loss_of_sample) /
-number_of_samples`` (Keras's "sum over batch size"), and the gradient is that of this mean. Without samples it is 0.
+number_of_samples`` (Keras's "sum over batch size"), and the gradient is that of this mean.
+Without samples it is 0.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def softmax_cross_entropy(
     logits : array_like of float32 or float64, [..., classes]
         Copied first if it is not contiguous.
     labels : array_like, integers [...] or numbers [..., classes]
-        Class ids, or a distribution over the classes (converted to the dtype of `logits`). A class of label 0 adds
-        nothing, even where its logit is minus infinity.
+        Class ids, or a distribution over the classes (converted to the dtype of `logits`). A class of label 0
+        adds nothing, even where its logit is minus infinity.
     sample_weight : array_like [...], optional
         Converted to the dtype of `logits`.
     label_smoothing : float
@@ -78,8 +79,9 @@ def categorical_cross_entropy(
 ) -> tuple[Array, Array]:
     """``-sum(labels * log(p))`` over the last axis, averaged over the samples.
 
-    ``p`` is ``probs / sum(probs)``, clipped to ``[1e-7, 1 - 1e-7]``; where clipping acts the gradient is 0. Where
-    the probabilities come from a softmax, :func:`softmax_cross_entropy` of the logits is faster and more accurate.
+    ``p`` is ``probs / sum(probs)``, clipped to ``[1e-7, 1 - 1e-7]``; where clipping acts the gradient is 0.
+    Where the probabilities come from a softmax, :func:`softmax_cross_entropy` of the logits is faster and
+    more accurate.
 
     Parameters
     ----------
@@ -123,7 +125,7 @@ def sigmoid_binary_cross_entropy(
     sample_weight: ArrayLike | None = None,
     label_smoothing: float = 0.0,
 ) -> tuple[Array, Array]:
-    """``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(logits)``, averaged over the last axis and the samples.
+    """``-t log(p) - (1 - t) log(1 - p)`` with ``p = sigmoid(logits)``, averaged over last axis and samples.
 
     Parameters
     ----------
@@ -171,8 +173,9 @@ def binary_cross_entropy(
 ) -> tuple[Array, Array]:
     """``-t log(p) - (1 - t) log(1 - p)``, averaged over the last axis and the samples.
 
-    ``p`` is `probs`, clipped to ``[1e-7, 1 - 1e-7]``; where clipping acts the gradient is 0. Where the probabilities
-    come from a sigmoid, :func:`sigmoid_binary_cross_entropy` of the logits is faster and more accurate.
+    ``p`` is `probs`, clipped to ``[1e-7, 1 - 1e-7]``; where clipping acts the gradient is 0. Where the
+    probabilities come from a sigmoid, :func:`sigmoid_binary_cross_entropy` of the logits is faster and more
+    accurate.
 
     Parameters
     ----------
@@ -266,8 +269,8 @@ def _categorical(
         kind, target = "sparse_categorical_crossentropy", _class_ids(given, x.shape[-1])
     else:
         raise ValueError(
-            f"labels have shape {given.shape} and dtype {given.dtype}; expected integers of shape {x.shape[:-1]} or "
-            f"numbers of shape {x.shape}, as {name} has shape {x.shape}"
+            f"labels have shape {given.shape} and dtype {given.dtype}; expected integers of shape "
+            f"{x.shape[:-1]} or numbers of shape {x.shape}, as {name} has shape {x.shape}"
         )
     return _run(kind, from_logits, x, target, sample_weight, label_smoothing)
 

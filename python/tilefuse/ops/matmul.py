@@ -38,12 +38,13 @@ def matmul(
         ``[..., n, k]`` with `transpose_b`. Likewise.
     bias : array_like, dtype of `a`, [n], optional
     activation : str, optional
-        One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh.
+        One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu,
+        gelu_tanh.
     transpose_a, transpose_b : bool
         Whether to swap the last two axes first. Costs no copy.
     out : array of the dtype of `a`, [..., m, n], optional
-        Takes the result. If its last axis is not contiguous, or if it overlaps an input, the product is computed
-        in memory of its own and copied.
+        Takes the result. If its last axis is not contiguous, or if it overlaps an input, the product is
+        computed in memory of its own and copied.
     precision : str, optional
         None for the arrays' dtype. It may also be named: "float32" (or "ieee") or "float64".
     beta : float
@@ -59,8 +60,8 @@ def matmul(
     TypeError
         An array is not of float32 or float64, or the dtypes differ.
     ValueError
-        The shapes do not fit, an operand has fewer than two axes, a name is unknown, `out` is read-only, or `beta`
-        is not 0 without `out`.
+        The shapes do not fit, an operand has fewer than two axes, a name is unknown, `out` is read-only, or
+        `beta` is not 0 without `out`.
 
     Examples
     --------
@@ -126,14 +127,15 @@ def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> t
     flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
     if k != depth:
         raise ValueError(
-            f"a has shape {a.shape} and b {b.shape} with {flags}; expected a [..., m, k] and b [..., k, n] after "
-            f"transposing, but k is {k} in a and {depth} in b"
+            f"a has shape {a.shape} and b {b.shape} with {flags}; expected a [..., m, k] and b [..., k, n] "
+            f"after transposing, but k is {k} in a and {depth} in b"
         )
     try:
         lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ValueError(
-            f"a has shape {a.shape} and b {b.shape}; expected leading axes that broadcast: equal, or 1 in one of them"
+            f"a has shape {a.shape} and b {b.shape}; expected leading axes that broadcast: "
+            "equal, or 1 in one of them"
         ) from None
     return (*lead, m, n)
 

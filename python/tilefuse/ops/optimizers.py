@@ -1,8 +1,8 @@
 """Optimizer updates and gradient clipping, in place over lists of arrays, with the numerics of Keras 3.
 
-All arrays of a call have one dtype. Parameters and slots must be contiguous and writeable; gradients that are not
-contiguous are copied first. `weight_decay` is decoupled from the gradient: ``w -= learning_rate * weight_decay * w``
-before the update.
+All arrays of a call have one dtype. Parameters and slots must be contiguous and writeable; gradients that are
+not contiguous are copied first. `weight_decay` is decoupled from the gradient: ``w -= learning_rate *
+weight_decay * w`` before the update.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def momentum_step(
     TypeError
         An array is not of float32 or float64, or the dtypes differ.
     ValueError
-        The lengths or shapes differ, an array to be updated is read-only or not contiguous, or `momentum` is out of
-        range.
+        The lengths or shapes differ, an array to be updated is read-only or not contiguous, or `momentum` is
+        out of range.
 
     Examples
     --------
@@ -183,7 +183,8 @@ def rmsprop_step(
     velocities : list of arrays, shapes and dtype of `params`, optional
         Needed, and updated, only with `momentum`: ``v = momentum * v + increment``, ``w -= v``.
     mean_gradients : list of arrays, shapes and dtype of `params`, optional
-        Makes the step centered: the gradient's moving average, squared, is taken from ``s``. Updated in place.
+        Makes the step centered: the gradient's moving average, squared, is taken from ``s``. Updated in
+        place.
     learning_rate, rho, epsilon, weight_decay : float
     momentum : float
         In [0, 1].
@@ -193,8 +194,8 @@ def rmsprop_step(
     TypeError
         An array is not of float32 or float64, or the dtypes differ.
     ValueError
-        The lengths or shapes differ, an array to be updated is read-only or not contiguous, `momentum` is out of
-        range, or it is not 0 and there are no `velocities`.
+        The lengths or shapes differ, an array to be updated is read-only or not contiguous, `momentum` is out
+        of range, or it is not 0 and there are no `velocities`.
 
     Examples
     --------
@@ -209,7 +210,9 @@ def rmsprop_step(
     slots = {"mean_squares": mean_squares}
     if momentum > 0:
         if velocities is None:
-            raise ValueError(f"momentum is {momentum} and velocities is None; pass one array for each parameter")
+            raise ValueError(
+                f"momentum is {momentum} and velocities is None; pass one array for each parameter"
+            )
         slots["velocities"] = velocities
     if mean_gradients is not None:
         slots["mean_gradients"] = mean_gradients
@@ -241,8 +244,9 @@ def adam_step(
 ) -> None:
     """Adam, in place; with `v_hat`, AMSGrad.
 
-    ``m += (g - m) * (1 - beta_1)``, ``v += (g * g - v) * (1 - beta_2)``, ``w -= alpha * m / (sqrt(v) + epsilon)`` with
-    ``alpha = learning_rate * sqrt(1 - beta_2**step) / (1 - beta_1**step)``. Kingma and Ba, "Adam", 2015.
+    ``m += (g - m) * (1 - beta_1)``, ``v += (g * g - v) * (1 - beta_2)``, ``w -= alpha * m / (sqrt(v) +
+    epsilon)`` with ``alpha = learning_rate * sqrt(1 - beta_2**step) / (1 - beta_1**step)``. Kingma and Ba,
+    "Adam", 2015.
 
     Parameters
     ----------
@@ -262,7 +266,8 @@ def adam_step(
     TypeError
         An array is not of float32 or float64, or the dtypes differ.
     ValueError
-        The lengths or shapes differ, an array to be updated is read-only or not contiguous, or `step` is below 1.
+        The lengths or shapes differ, an array to be updated is read-only or not contiguous, or `step` is
+        below 1.
 
     Examples
     --------
