@@ -47,7 +47,7 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
         throw py::value_error("shapes do not fit: a " + shape_text(shape_of(a)) + ", b " + shape_text(shape_of(b)) + ", out " +
                               shape_text(shape_of(out)) + "; expected a [..., m, k], b [..., k, n], out [..., m, n]");
     }
-    if (args.n > 1 && stride_of(out, ndim - 1) != 1) {
+    if (args.n > 1 && out.size() > 0 && stride_of(out, ndim - 1) != 1) {
         throw py::value_error("out's last axis is not contiguous: pass an array whose last axis is");
     }
     args.a = a.data();

@@ -177,7 +177,8 @@ template <class T> class Epilogue {
 public:
     explicit Epilogue(const tilefuse_matmul_args& args)
         : e_(args.epilogue), n_(args.n), c_stride_(args.c_row_stride),
-          stores_(e_.bias || e_.activation != TILEFUSE_LINEAR || e_.preactivation || e_.mask || e_.derivative_at) {}
+          stores_(e_.bias || e_.activation != TILEFUSE_LINEAR || e_.preactivation || e_.mask || e_.derivative_at),
+          update_(e_.rule ? *e_.rule : tilefuse_optimizer{}, e_.parameter) {}
 
     // `offset`: where this product's C begins in the arrays that are strided like C.
     void operator()(T* c, int64_t stride, int64_t offset, int64_t row, int64_t column, int64_t rows, int64_t columns) const {
@@ -188,27 +189,7 @@ public:
                 if (e_.mask || e_.derivative_at) backward(c + i * stride, at, (row + i) * n_ + column, columns);
             }
         }
-        if (e_.rule) {
-            const Update<T> update(*e_.rule, e_.parameter);
-            if (columns == n_ && stride == columns) {
-                update(row * n_, c, rows * columns);
-            } else {
-                for (int64_t i = 0; i < rows; ++i) update((row + i) * n_ + column, c + i * stride, columns);
-            }
-        }
-    }
-
-    // Brings what an update needs nearer while the sums are made.
-    void prefetch(int64_t row, int64_t column, int64_t rows, int64_t columns) const {
-        constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-        for (int64_t i = 0; i < rows; ++i) {
-            const int64_t at = (row + i) * n_ + column;
-            for (int64_t j = 0; j < columns; j += line) {
-                __builtin_prefetch(static_cast<T*>(e_.parameter.w) + at + j, 1);
-                for (void* slot : e_.parameter.slots)
-                    if (slot) __builtin_prefetch(static_cast<T*>(slot) + at + j, 1);
-            }
-        }
+        if (e_.rule) update_.block(row * n_ + column, n_, c, stride, rows, columns);
     }
 
 private:
@@ -246,6 +227,7 @@ private:
     const tilefuse_epilogue& e_;
     const int64_t n_, c_stride_;
     const bool stores_;
+    const Update<T> update_;
 };
 
 // ---- one member's rectangle of one product --------------------------------------------------------------------------
@@ -328,7 +310,9 @@ private:
             }
         }
         const bool update = args_.epilogue.rule != nullptr;
-        const int64_t group = std::max<int64_t>(1, l1_bytes / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
+        // An update streams through its parameter: it wants long pieces of rows, more than B's place in L1.
+        const int64_t group_bytes = update ? l2_bytes * 2 / 3 : l1_bytes;
+        const int64_t group = std::max<int64_t>(1, group_bytes / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
         for (int64_t first = 0; first < count_; first += group) {
             const int64_t past = std::min(count_, first + group);
             const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));
@@ -342,7 +326,6 @@ private:
                 t.a_stride = pack_a ? count : by_column ? args_.a_col_stride : args_.a_row_stride;
                 T* const sums = update ? sums_ : c_ + row * args_.c_row_stride + columns_.begin + left;
                 t.c_stride = update ? right - left : args_.c_row_stride;
-                if (update && last_) epilogue_.prefetch(row, columns_.begin + left, count, right - left);
                 for (int64_t panel = first; panel < past; ++panel) {
                     const int64_t at = panel_at(panel), end = panel_at(panel + 1);
                     t.b = packed(panel) ? panels_ + at * k_ : b_ + columns_.begin + at;
