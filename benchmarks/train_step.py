@@ -28,7 +28,7 @@ from _workers.models import MODELS
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("torch", "torch-compile", "jax", "keras")
-SETTLE = 0.02  # seconds between two processes' blocks, for the first one's threads to fall asleep
+SETTLE = 0.03  # seconds between two processes' blocks; the first one's threads may spin for 20 ms
 
 
 class Worker:

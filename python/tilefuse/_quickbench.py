@@ -24,6 +24,7 @@ from .models import Sequential
 Run = Callable[[], object]
 MATMUL_SIZES = (128, 512, 1024)
 BATCH = 32
+SETTLE = 0.03  # seconds, for the threads of the one before, which may spin for 20 ms, to fall asleep
 
 
 def print_benchmarks(seconds: float = 0.3) -> None:
@@ -42,7 +43,7 @@ def print_benchmarks(seconds: float = 0.3) -> None:
         for name, each in times.items():
             rate = f"{operations / each / 1e9:.1f} GFLOP/s" if operations else f"{1 / each:.0f} steps/s"
             ratio = "" if name == "tilefuse" else f"{each / times['tilefuse']:.2f} x as fast"
-            print(f"{title:<34}{name:<10}{each * 1e6:>9.1f} us{rate:>16}{ratio:>16}")
+            print(f"{title:<34}{name:<10}{each * 1e6:>9.1f} us{rate:>16}{ratio:>16}".rstrip())
             title = ""
 
 
@@ -57,6 +58,7 @@ def _interleaved(runs: dict[str, Run], seconds: float, rounds: int = 7) -> dict[
         counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(SETTLE)
             start = time.perf_counter()
             for _ in range(counts[name]):
                 run()
