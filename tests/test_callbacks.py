@@ -178,8 +178,8 @@ def test_checkpoint_of_weights_and_wrong_names(tmp_path: Path) -> None:
     other = classifier(seed=5)
     other.load_weights(tmp_path / "w.safetensors")
     np.testing.assert_array_equal(other.predict(X), model.predict(X))
+    bad = callbacks.ModelCheckpoint(tmp_path / "{val_los}.safetensors")
     with pytest.raises(ValueError, match="names 'val_los'"):
-        bad = callbacks.ModelCheckpoint(tmp_path / "{val_los}.safetensors")
         model.fit(X, Y, callbacks=[bad], verbose=0)
     with pytest.raises(ValueError, match="save_freq must be 'epoch'"):
         callbacks.ModelCheckpoint("m", save_freq="100")
@@ -189,8 +189,8 @@ def test_learning_rate_scheduler() -> None:
     schedule = callbacks.LearningRateScheduler(lambda epoch, rate: 0.1 / (epoch + 1))
     history = classifier("sgd").fit(X, Y, epochs=3, callbacks=[schedule], verbose=0)
     np.testing.assert_allclose(history.history["learning_rate"], [0.1, 0.05, 0.1 / 3])
+    bad = callbacks.LearningRateScheduler(lambda epoch, rate: "fast")  # type: ignore[arg-type, return-value]
     with pytest.raises(TypeError, match="must return a number"):
-        bad = callbacks.LearningRateScheduler(lambda epoch, rate: "fast")  # type: ignore[arg-type, return-value]
         classifier().fit(X, Y, callbacks=[bad], verbose=0)
 
 
@@ -225,7 +225,7 @@ def test_terminate_on_nan(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wrong_callbacks() -> None:
-    with pytest.raises(TypeError, match="must be tilefuse.callbacks.Callback objects"):
+    with pytest.raises(TypeError, match=r"must be tilefuse\.callbacks\.Callback objects"):
         classifier().fit(X, Y, callbacks=[print], verbose=0)
     with pytest.raises(ValueError, match="Did you mean 'on_epoch_end'"):
         callbacks.LambdaCallback(on_epoch_ends=print)

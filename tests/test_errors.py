@@ -120,7 +120,7 @@ WRONG_TYPES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: tilefuse.Sequential([tilefuse.Sequential()]),  # type: ignore[list-item]
         r"write \*model\.layers",
     ),
-    "loss of a wrong type": (lambda: classifier().compile("sgd", 3), "Expected a loss"),
+    "loss of a wrong type": (lambda: classifier().compile("sgd", 3), "a name .*'mse'"),
     "activation of a wrong type": (lambda: layers.Dense(3, 5), "a name or a function of tilefuse.ops"),
 }
 

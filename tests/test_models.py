@@ -119,7 +119,7 @@ def test_sample_weight_zero_leaves_samples_out() -> None:
     x, y = blobs(64)
     weighted, doubled = classifier("sgd"), classifier("sgd")
     doubled.set_weights(weighted.get_weights())
-    # The mean over 64 samples of which half have weight 0, and twice that weight, is the mean over the other half.
+    # The mean over 64 samples, half of them with weight 2 and half with 0, is that over the first half.
     weight = np.repeat([2.0, 0.0], 32)
     weighted.fit(x, y, batch_size=64, sample_weight=weight, shuffle=False, verbose=0)
     doubled.fit(x[:32], y[:32], batch_size=32, shuffle=False, verbose=0)
@@ -150,9 +150,11 @@ def test_metrics_are_not_weighted_unless_asked() -> None:
     assert results["weighted_accuracy"] == pytest.approx((right * weight).sum() / weight.sum())
 
 
-@pytest.mark.parametrize(
-    "metric", [tilefuse.metrics.F1Score("macro"), "precision", lambda t, p: p.max(axis=1)]
-)
+def highest(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+    return y_pred.max(axis=1)
+
+
+@pytest.mark.parametrize("metric", [tilefuse.metrics.F1Score("macro"), "precision", highest])
 def test_other_metrics_come_from_the_predictions(metric: Any) -> None:
     x, y = blobs(50)
     model = classifier(metrics=["accuracy", metric])

@@ -173,7 +173,7 @@ def test_other_files(tmp_path: Path) -> None:
 def test_unwritable_path(tmp_path: Path) -> None:
     model = classifier()
     before = model.get_weights()
-    with pytest.raises(OSError, match="could not be saved to .*Choose a file in an existing folder"):
+    with pytest.raises(OSError, match=r"could not be saved to .*Choose a file in an existing folder"):
         model.save(tmp_path / "missing" / "m.safetensors")
     with pytest.raises(OSError, match="could not be saved"):
         model.save(tmp_path)
@@ -196,8 +196,8 @@ def test_a_failed_save_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     model.fit(X, Y, verbose=0)
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
-        patched.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
         model.save(path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]

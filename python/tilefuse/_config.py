@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import difflib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -65,6 +64,8 @@ def custom_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message: the known name nearest to `name`, or all of them."""
+    import difflib
+
     names = sorted(known)
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(repr(n) for n in names)}."
@@ -112,7 +113,7 @@ def lookup(what: str, identifier: Any, base: type[T], known: Mapping[str, type[T
     if isinstance(identifier, Mapping) and "class_name" in identifier:
         return _made(find(what, identifier["class_name"], known), base, identifier.get("config", {}))
     raise TypeError(
-        f"Expected a {what}: an instance, a class or a name ({', '.join(map(repr, sorted(known)))}); "
+        f"Expected the {what} as an instance, a class or a name ({', '.join(map(repr, sorted(known)))}), "
         f"got {identifier!r} of type {type(identifier).__name__}."
     )
 

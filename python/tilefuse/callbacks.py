@@ -6,11 +6,9 @@ overrides them.
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -347,16 +345,16 @@ class ModelCheckpoint(_Monitor):
         else:
             self.model.save(path)
 
-    def _path(self, epoch: int, logs: Mapping[str, Any]) -> Path:
+    def _path(self, epoch: int, logs: Mapping[str, Any]) -> str:
         try:
-            path = Path(self.filepath.format(**{**logs, "epoch": epoch + 1}))
+            path = self.filepath.format(**{**logs, "epoch": epoch + 1})
         except KeyError as error:
             name = error.args[0]
             raise ValueError(
                 f"filepath {self.filepath!r} names {name!r}, which is not among the results. "
                 f"{suggestion(name, [*logs, 'epoch'])}"
             ) from None
-        path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         return path
 
 
@@ -478,6 +476,8 @@ class CSVLogger(Callback):
             pass
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        import csv
+
         row = {"epoch": epoch, **(logs or {})}
         with open(self.filename, "a", newline="") as file:
             self._columns = self._columns or list(row)

@@ -157,7 +157,7 @@ class Optimizer(Configurable):
         --------
         >>> import numpy as np, tilefuse
         >>> w = tilefuse.Variable([1.0, 2.0])
-        >>> tilefuse.optimizers.SGD(0.1).apply_gradients([(np.array([10.0, 0.0]), w)])
+        >>> tilefuse.optimizers.SGD(0.5).apply_gradients([(np.array([2.0, 0.0]), w)])
         1
         >>> w.numpy()
         array([0., 2.], dtype=float32)
