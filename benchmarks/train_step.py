@@ -104,15 +104,22 @@ def summarise(times: dict[str, list[float]]) -> dict[str, Any]:
     return summary
 
 
+def label(name: str) -> str:
+    peer, threads = name.split("/")
+    return f"{peer}, {threads} thread{'s' if threads != '1' else ''}"
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for result in results.values() for name in result["ms_per_step"]))
-    ours = [name for name in names if name.startswith("tilefuse/")]
-    header = ["ms a step", *(name.replace("/", ", threads: ") for name in names)]
-    header += [f"{name.replace('/', ', threads: ')} is faster" for name in ours]
-    rows = []
-    for model, result in results.items():
-        row = [f"`{model}`", *(f"{result['ms_per_step'][name]:.3f}" for name in names)]
-        rows.append(row + [f"{result['ratio'][name]:.1f} x" if "ratio" in result else "" for name in ours])
+    """A column for each model: everybody's times, then tilefuse's ratios."""
+    each = list(results.values())
+    header = ["ms a step", *(f"`{model}`" for model in results)]
+    rows = [
+        [label(name), *(f"{result['ms_per_step'][name]:.3f}" for result in each)]
+        for name in each[0]["ms_per_step"]
+    ]
+    for name in each[0].get("ratio", {}):
+        rows.append([f"{label(name)}: times faster than the fastest peer"])
+        rows[-1] += [f"**{result['ratio'][name]:.2f}**" for result in each]
     return markdown_table(header, rows)
 
 
@@ -125,9 +132,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     ):
         medians = dict(sorted(result["ms_per_step"].items(), key=lambda item: -item[1]))
         colours = ["#2f6fb3" if name.startswith("tilefuse/") else "#b4bac4" for name in medians]
-        bars = axes.barh(
-            [name.replace("/", ", threads: ") for name in medians], list(medians.values()), color=colours
-        )
+        bars = axes.barh([label(name) for name in medians], list(medians.values()), color=colours)
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
         axes.set_title(
             f"{model}\n{'-'.join(map(str, MODELS[model].sizes))}, batch {MODELS[model].batch}", fontsize=10
@@ -163,8 +168,9 @@ def main() -> None:
         results = {}
         for model in options.models.split(","):
             results[model] = summarise(measure(workers, model, options.blocks, options.seconds))
-            print(table({model: results[model]}), flush=True)
+            print(f"{model} {json.dumps(results[model]['ms_per_step'])}", flush=True)
         versions = {f"{worker.name}/{worker.threads}": worker.config for worker in workers}
+    print(table(results))
     save(options.output, "train_step", {"versions": versions, "models": results}, table(results))
     plot(results, options.output / "train_step.png")
     print(f"written: {options.output}/train_step.json, .md, .png")
