@@ -3,6 +3,16 @@
 The functions have the names and arguments of those in ``tilefuse.ops``. They keep the dtype of what they
 are given, work in float64, and are written to be read; the test suite holds the kernels against them, and
 checks their gradients by central differences.
+
+>>> import numpy as np
+>>> from tilefuse import reference
+>>> x, w = np.array([[1.0, 2.0]]), np.array([[3.0, -1.0], [4.0, -1.0]])
+>>> y = reference.dense(x, w, activation="relu")
+>>> y
+array([[11.,  0.]])
+>>> dx, dw, db = reference.dense_backward(np.ones_like(y), x, w, y, "relu")
+>>> dx
+array([[3., 4.]])
 """
 
 from __future__ import annotations

@@ -1,0 +1,22 @@
+"""The examples in docstrings run and give what they show."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import tilefuse
+
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(tilefuse.__path__, "tilefuse.")
+    if not module.name.endswith(("__main__", "._core"))
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name, tmp_path, monkeypatch, set_num_threads):  # the last undoes what an example sets
+    monkeypatch.chdir(tmp_path)  # for those that save files
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
