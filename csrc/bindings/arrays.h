@@ -40,6 +40,9 @@ inline void require(const py::array& a, const char* name, tilefuse_dtype dtype, 
     if (!(a.flags() & py::array::c_style)) {
         throw py::value_error(std::string(name) + " is not C-contiguous: pass numpy.ascontiguousarray(" + name + ")");
     }
+    if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) {
+        throw py::value_error(std::string(name) + " is not aligned to its elements: pass a copy");
+    }
     if (a.size() != size) {
         throw py::value_error(std::string(name) + " has shape " + shape_text(shape_of(a)) + ", " + std::to_string(a.size()) +
                               " elements; expected " + std::to_string(size) + " elements");

@@ -32,15 +32,15 @@ template <class T> struct ClassIds {
           rest(static_cast<T>(1 - args.label_smoothing)) {}
 
     Vec<T> operator()(int64_t j, int n) const {
-        const Vec<T> hit = numbers == static_cast<Integers<T>>(label - j) ? splat(rest) : Vec<T>{};
+        const Vec<T> hit = lane_numbers<T>() == static_cast<Integers<T>>(label - j) ? splat(rest) : Vec<T>{};
         return first(hit + share, n, T{});
     }
     int64_t most_likely(int64_t) const { return label; }
+    static constexpr bool adds_up_to_one = true;
 
     const int64_t label;
     const bool valid;
     const T share, rest;
-    const Integers<Vec<T>> numbers = lane_numbers<T>();
 };
 
 template <class T> struct Distribution {
@@ -51,6 +51,7 @@ template <class T> struct Distribution {
 
     Vec<T> operator()(int64_t j, int n) const { return first(load_upto(labels + j, n) * rest + share, n, T{}); }
     int64_t most_likely(int64_t cols) const { return find(labels, cols, row_max(labels, cols)); }
+    static constexpr bool adds_up_to_one = false;
 
     const T* labels;
     const bool valid = true;
@@ -69,7 +70,7 @@ T from_logits(const T* x, T largest, const Target& target, int64_t cols, T scale
         targets.add(t);
         products.add(t != 0 ? t * d : Vec<T>{});
     });
-    const T total = sums.total(), target_sum = targets.total();
+    const T total = sums.total(), target_sum = Target::adds_up_to_one ? T{1} : targets.total();
     if (exponentials != nullptr) {
         for_vectors<T>(cols, [&](int64_t j, int n) {
             const Vec<T> p = load_upto(exponentials + j, n) / total;

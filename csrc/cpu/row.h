@@ -6,11 +6,34 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
+template <class T> struct LaneNumbers {
+    constexpr LaneNumbers() : of() {
+        for (int i = 0; i < lanes<T>; ++i) of[i] = i;
+    }
+    Integers<T> of[lanes<T>];
+};
+
 // 0, 1, 2, ... as integers of T's size.
 template <class T> inline Integers<Vec<T>> lane_numbers() {
-    Integers<Vec<T>> numbers;
-    for (int i = 0; i < lanes<T>; ++i) numbers[i] = i;
-    return numbers;
+    static constexpr LaneNumbers<T> numbers;
+    Integers<Vec<T>> v;
+    std::memcpy(&v, numbers.of, sizeof v);
+    return v;
+}
+
+// Bit i says whether lane i of the comparison's result is true.
+template <class T> inline unsigned bits_of(Integers<Vec<T>> truth) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask((__m512i)truth);
+    return _mm512_movepi64_mask((__m512i)truth);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return static_cast<unsigned>(_mm256_movemask_ps((__m256)truth));
+    return static_cast<unsigned>(_mm256_movemask_pd((__m256d)truth));
+#else
+    unsigned bits = 0;
+    for (int i = 0; i < lanes<T>; ++i) bits |= (truth[i] != 0 ? 1u : 0u) << i;
+    return bits;
+#endif
 }
 
 // v in the first n lanes, `otherwise` in the others.
@@ -46,19 +69,19 @@ template <class T> inline T row_max(const T* x, int64_t cols) {
         const Vec<T> v = load_first(x + j, n, lowest);
         m = v > m ? v : m;
     });
-    return max<T>(m);
+    T lane[lanes<T>];
+    store(lane, m);
+    for (int width = lanes<T> / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) lane[i] = lane[i + width] > lane[i] ? lane[i + width] : lane[i];
+    return lane[0];
 }
 
 // The first j with x[j] == value; -1 if there is none.
 template <class T> inline int64_t find(const T* x, int64_t cols, T value) {
-    const auto numbers = lane_numbers<T>();
     for (int64_t j = 0; j < cols; j += lanes<T>) {
         const int n = cols - j < lanes<T> ? static_cast<int>(cols - j) : lanes<T>;
-        const Vec<T> v = load_upto(x + j, n);
-        Integers<Vec<T>> at = v == splat(value) ? numbers : numbers - numbers + lanes<T>;
-        int nearest = lanes<T>;
-        for (int i = 0; i < lanes<T>; ++i) nearest = at[i] < nearest ? static_cast<int>(at[i]) : nearest;
-        if (nearest < n) return j + nearest;
+        const unsigned equal = bits_of<T>(load_upto(x + j, n) == splat(value)) & ((1u << n) - 1);
+        if (equal != 0) return j + __builtin_ctz(equal);
     }
     return -1;
 }

@@ -190,17 +190,8 @@ private:
             writes(a.dst, plan_.inputs[batch], plan_.batch);
         };
         gather(source_x, batch_x, features * spec_.item_size());
-        gather(source_y, batch_y, label_bytes());
+        gather(source_y, batch_y, label_bytes(spec_));
         gather(source_weight, batch_weight, spec_.item_size());
-    }
-
-    int64_t label_bytes() const {
-        const Shape out = output_shape(spec_);
-        const int64_t values = size_of(out);
-        if (spec_.loss->kind == TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY) {
-            return values / std::max<int64_t>(1, out.back()) * static_cast<int64_t>(sizeof(int32_t));
-        }
-        return values * spec_.item_size();
     }
 
     // A matrix product whose weights fit in half of a typical L2 beside its inputs is shared out by rows of the batch: then a
@@ -645,6 +636,13 @@ Shape output_shape(const Spec& spec) {
         if (layer.kind == Layer::dense) shape.back() = layer.units;
     }
     return shape;
+}
+
+int64_t label_bytes(const Spec& spec) {
+    const Shape out = output_shape(spec);
+    const int64_t values = size_of(out);
+    if (spec.loss->kind != TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY) return values * spec.item_size();
+    return values / std::max<int64_t>(1, out.back()) * static_cast<int64_t>(sizeof(int32_t));
 }
 
 std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, int threads, const uint64_t* step,

@@ -23,23 +23,15 @@ private:
 
 }  // namespace
 
-Program::Program(Spec spec, int64_t batch) : spec_(std::move(spec)), batch_(batch) {
+Program::Program(Spec spec, int64_t batch)
+    : spec_(std::move(spec)), batch_(batch), x_bytes_(size_of(spec_.input_shape) * spec_.item_size()),
+      y_bytes_(spec_.loss ? label_bytes(spec_) : 0), output_bytes_(size_of(output_shape(spec_)) * spec_.item_size()) {
     if (spec_.optimizer) rule_ = spec_.optimizer->rule;
     ready(widest_mode(), batch_);
 }
 
 Mode Program::widest_mode() const {
     return !spec_.loss ? Mode::predict : !spec_.optimizer ? Mode::evaluate : Mode::train;
-}
-
-int64_t Program::x_bytes() const { return size_of(spec_.input_shape) * spec_.item_size(); }
-
-int64_t Program::output_bytes() const { return size_of(output_shape(spec_)) * spec_.item_size(); }
-
-int64_t Program::y_bytes() const {
-    if (spec_.loss->kind != TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY) return output_bytes();
-    const Shape out = output_shape(spec_);
-    return size_of(out) / std::max<int64_t>(1, out.back()) * static_cast<int64_t>(sizeof(int32_t));
 }
 
 Program::Ready& Program::ready(Mode mode, int64_t batch) {
@@ -78,7 +70,6 @@ Totals Program::step(Mode mode, const Data& data, int64_t first, int64_t count, 
     Plan& plan = *r.plan;
     const auto row = [&](const char* base, int64_t bytes) { return base ? base + first * bytes : nullptr; };
     const bool gather = order_of != nullptr;
-    const int64_t label_bytes = spec_.loss ? y_bytes() : 0;
     if (mode == Mode::train) {
         for (int source = 0; source < 3; ++source) plan.stages[static_cast<size_t>(source)].enabled = gather;
         if (data.weight == nullptr) plan.stages[source_weight].enabled = false;
@@ -92,11 +83,11 @@ Totals Program::step(Mode mode, const Data& data, int64_t first, int64_t count, 
         plan.bind(batch_y, plan.place_of(batch_y));
         plan.bind(batch_weight, data.weight ? plan.place_of(batch_weight) : nullptr);
     } else {
-        plan.bind(batch_x, row(data.x, x_bytes()));
-        plan.bind(batch_y, row(data.y, label_bytes));
+        plan.bind(batch_x, row(data.x, x_bytes_));
+        plan.bind(batch_y, row(data.y, y_bytes_));
         plan.bind(batch_weight, row(data.weight, spec_.item_size()));
     }
-    plan.bind(predictions, row(data.predictions, output_bytes()));
+    plan.bind(predictions, row(data.predictions, output_bytes_));
     if (plan.record_stage >= 0) plan.stages[static_cast<size_t>(plan.record_stage)].enabled = data.predictions != nullptr;
 
     run(r);

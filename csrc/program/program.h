@@ -63,12 +63,10 @@ private:
     void run(Ready& ready);
     Totals step(Mode mode, const Data& data, int64_t first, int64_t count, const int64_t* order);
     Totals each_batch(Mode mode, const Data& data, double interval, const Poll& poll);
-    int64_t x_bytes() const;
-    int64_t y_bytes() const;
-    int64_t output_bytes() const;
 
     const Spec spec_;
     const int64_t batch_;
+    const int64_t x_bytes_, y_bytes_, output_bytes_;  // of one sample
     tilefuse_optimizer rule_ = {};
     int threads_ = 0;
     std::vector<Ready> plans_;

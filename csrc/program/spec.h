@@ -71,5 +71,6 @@ inline int64_t size_of(const Shape& shape) {
 }
 
 Shape output_shape(const Spec& spec);
+int64_t label_bytes(const Spec& spec);  // of one sample
 
 }  // namespace tilefuse::program

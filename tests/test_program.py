@@ -1,0 +1,386 @@
+"""The compiled step: its gradients, its updates, its fusions, and what it promises not to do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tilefuse import _core, ops, reference
+
+Layers = list[dict[str, Any]]
+
+
+def dense(inputs: int, units: int, activation: str = "linear", **more: Any) -> dict[str, Any]:
+    """A dense layer in float64 with room for an optimizer's slots."""
+    rng = np.random.default_rng(inputs * 1000 + units)
+    kernel, bias = rng.normal(size=(inputs, units)) / np.sqrt(inputs), rng.normal(size=units) / 10
+    layer = {
+        "kind": "dense",
+        "name": f"dense_{units}",
+        "kernel": kernel,
+        "bias": bias,
+        "activation": activation,
+        "alpha": 0.5,
+        "trainable": True,
+        "kernel_slots": [np.zeros_like(kernel) for _ in range(3)],
+        "bias_slots": [np.zeros_like(bias) for _ in range(3)],
+    }
+    return layer | more
+
+
+def activation(name: str) -> dict[str, Any]:
+    return {"kind": "activation", "name": name, "activation": name, "alpha": 0.5}
+
+
+def dropout(rate: float = 0.4) -> dict[str, Any]:
+    return {"kind": "dropout", "name": "dropout", "rate": rate, "seed": 11}
+
+
+def variables(layers: Layers) -> list[np.ndarray]:
+    return [
+        layer[key]
+        for layer in layers
+        if layer["kind"] == "dense"
+        for key in ("kernel", "bias")
+        if layer[key] is not None
+    ]
+
+
+SGD = {"kind": "sgd"}
+NETWORKS: dict[str, tuple[Callable[[], Layers], str]] = {
+    "one layer": (lambda: [dense(6, 3)], "mean_squared_error"),
+    "no bias": (lambda: [dense(6, 5, "tanh", bias=None), dense(5, 3)], "mean_squared_error"),
+    "output with an activation": (lambda: [dense(6, 5, "elu"), dense(5, 3, "tanh")], "mean_squared_error"),
+    "softmax, sparse": (
+        lambda: [dense(6, 5, "relu"), dense(5, 3, "softmax")],
+        "sparse_categorical_crossentropy",
+    ),
+    "softmax, dense": (lambda: [dense(6, 5, "gelu"), dense(5, 3, "softmax")], "categorical_crossentropy"),
+    "softmax as a layer": (
+        lambda: [dense(6, 5, "silu"), dense(5, 3), activation("softmax")],
+        "categorical_crossentropy",
+    ),
+    "softmax not for the loss": (lambda: [dense(6, 3, "softmax")], "mean_squared_error"),
+    "log-softmax within": (
+        lambda: [dense(6, 5, "log_softmax"), dense(5, 3, "sigmoid")],
+        "binary_crossentropy",
+    ),
+    "sigmoid": (lambda: [dense(6, 5, "softplus"), dense(5, 3, "sigmoid")], "binary_crossentropy"),
+    "activations as layers": (
+        lambda: [dense(6, 5), activation("selu"), activation("tanh"), dense(5, 3, "leaky_relu")],
+        "mean_squared_error",
+    ),
+    "activation first": (lambda: [activation("gelu_tanh"), dense(6, 3)], "mean_squared_error"),
+    "three axes": (
+        lambda: [
+            {"kind": "reshape", "name": "reshape", "shape": (3, 2)},
+            dense(2, 4, "tanh"),
+            {"kind": "reshape", "name": "flatten", "shape": (12,)},
+            dense(12, 3),
+        ],
+        "mean_squared_error",
+    ),
+    "dropout after relu": (lambda: [dense(6, 9, "relu"), dropout(), dense(9, 3)], "mean_squared_error"),
+    "dropout after tanh": (lambda: [dense(6, 9, "tanh"), dropout(), dense(9, 3)], "mean_squared_error"),
+    "dropout first": (lambda: [dropout(), dense(6, 9, "tanh"), dense(9, 3)], "mean_squared_error"),
+    "dropout twice": (
+        lambda: [dense(6, 9, "gelu"), dropout(), dropout(0.2), dense(9, 3)],
+        "mean_squared_error",
+    ),
+    "penalties": (
+        lambda: [dense(6, 5, "tanh", l2=0.1, bias_l2=0.3), dense(5, 3, l1=0.2)],
+        "mean_squared_error",
+    ),
+    "a frozen layer": (
+        lambda: [dense(6, 5, "tanh"), dense(5, 4, "tanh", trainable=False), dense(4, 3)],
+        "mean_squared_error",
+    ),
+}
+
+
+def batch(loss: str, n: int = 7, outputs: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(n, 6))
+    if loss == "sparse_categorical_crossentropy":
+        return x, rng.integers(0, outputs, n).astype(np.int32)
+    if loss == "categorical_crossentropy":
+        return x, rng.dirichlet(np.ones(outputs), n)
+    if loss == "binary_crossentropy":
+        return x, rng.integers(0, 2, (n, outputs)).astype(float)
+    return x, rng.normal(size=(n, outputs))
+
+
+def step_loss(layers: Layers, loss: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> float:
+    """The loss of a training step (with its dropout) that changes nothing."""
+    copies = [
+        {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in layer.items()} for layer in layers
+    ]
+    program = _core.Program(copies, x.shape[1:], len(x), {"kind": loss}, SGD, "float64")
+    return program.train_step(x, y, weight, 0.0)[0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gradients_are_central_differences(network: str, weighted: bool) -> None:
+    make, loss = NETWORKS[network]
+    layers = make()
+    x, y = batch(loss)
+    weight = np.random.default_rng(2).random(len(x)) if weighted else None
+    trained = make()
+    program = _core.Program(trained, (6,), len(x), {"kind": loss}, SGD, "float64")
+    assert program.train_step(x, y, weight, 1.0)[0] == pytest.approx(step_loss(layers, loss, x, y, weight))
+    h = 1e-6
+    frozen = [v for layer in layers if layer.get("trainable") is False for v in (layer["kernel"], layer["bias"])]
+    for before, after in zip(variables(layers), variables(trained), strict=True):
+        gradient = before - after  # SGD with learning rate 1
+        if any(before is f for f in frozen):
+            assert not gradient.any()
+            continue
+        for index in np.ndindex(before.shape):
+            value = before[index]
+            before[index] = value + h
+            above = step_loss(layers, loss, x, y, weight)
+            before[index] = value - h
+            below = step_loss(layers, loss, x, y, weight)
+            before[index] = value
+            assert gradient[index] == pytest.approx((above - below) / (2 * h), abs=2e-8, rel=1e-6)
+
+
+OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[..., None]]] = {
+    "sgd": ({"kind": "sgd"}, lambda w, g, s, t: reference.sgd_step(w, g, learning_rate=0.1)),
+    "nesterov": (
+        {"kind": "sgd", "momentum": 0.9, "nesterov": True},
+        lambda w, g, s, t: reference.momentum_step(w, g, s[0], learning_rate=0.1, nesterov=True),
+    ),
+    "adagrad": (
+        {"kind": "adagrad"},
+        lambda w, g, s, t: reference.adagrad_step(w, g, s[0], learning_rate=0.1),
+    ),
+    "rmsprop": (
+        {"kind": "rmsprop", "momentum": 0.5, "centered": True},
+        lambda w, g, s, t: reference.rmsprop_step(w, g, *s, learning_rate=0.1, momentum=0.5),
+    ),
+    "adamw": (
+        {"kind": "adam", "weight_decay": 0.04},
+        lambda w, g, s, t: reference.adam_step(w, g, s[0], s[1], step=t, learning_rate=0.1, weight_decay=0.04),
+    ),
+    "amsgrad": (
+        {"kind": "adam", "amsgrad": True},
+        lambda w, g, s, t: reference.adam_step(w, g, *s, step=t, learning_rate=0.1),
+    ),
+}
+CLIPPINGS: dict[str, tuple[dict[str, float], Callable[[list[np.ndarray]], Any]]] = {
+    "no clipping": ({}, lambda g: None),
+    "clipvalue": ({"clipvalue": 0.05}, lambda g: reference.clip_by_value(g, 0.05)),
+    "clipnorm": ({"clipnorm": 0.1}, lambda g: reference.clip_by_norm(g, 0.1)),
+    "global_clipnorm": ({"global_clipnorm": 0.1}, lambda g: reference.clip_by_global_norm(g, 0.1)),
+}
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_updates_equal_the_reference(optimizer: str, clipping: str) -> None:
+    described, update = OPTIMIZERS[optimizer]
+    limits, clip = CLIPPINGS[clipping]
+    layers = [dense(6, 17, "tanh"), dense(17, 3)]
+    program = _core.Program(
+        layers, (6,), 7, {"kind": "mean_squared_error"}, described | limits, "float64"
+    )
+    mine = [v.copy() for v in variables(layers)]
+    slots = [[np.zeros_like(v) for v in mine] for _ in range(3)]
+    x, y = batch("mean_squared_error")
+    for step in range(1, 4):
+        program.train_step(x, y, None, 0.1)
+        w1, b1, w2, b2 = mine
+        hidden = reference.dense(x, w1, b1, "tanh")
+        prediction = reference.dense(hidden, w2, b2)
+        _, dy = reference.mean_squared_error(prediction, y)
+        dhidden, dw2, db2 = reference.dense_backward(dy, hidden, w2, prediction)
+        _, dw1, db1 = reference.dense_backward(dhidden, x, w1, hidden, "tanh")
+        gradients = [dw1, db1, dw2, db2]
+        clip(gradients)
+        update(mine, gradients, slots, step)
+        for ours, theirs in zip(variables(layers), mine, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def mnist_like(dtype: str = "float32") -> tuple[Layers, Any]:
+    layers = [dense(30, 64, "relu"), dropout(0.2), dense(64, 20, "gelu"), dense(20, 10, "softmax")]
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, np.ndarray):
+                layer[key] = value.astype(dtype)
+            elif key.endswith("_slots"):
+                layer[key] = [slot.astype(dtype) for slot in value]
+    loss = {"kind": "sparse_categorical_crossentropy"}
+    return layers, _core.Program(layers, (30,), 32, loss, {"kind": "adam"}, dtype)
+
+
+def digits(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return rng.random((n, 30)).astype(dtype), rng.integers(0, 10, n).astype(np.int32)
+
+
+def test_an_epoch_is_its_steps() -> None:
+    x, y = digits(100)
+    order = np.random.default_rng(1).permutation(100)
+    rates = np.array([1e-3, 2e-3, 3e-3, 4e-3])
+    one, program = mnist_like()
+    predictions = np.full((100, 10), np.nan, np.float32)
+    logs = program.train_epoch(x, y, order, rates, predictions=predictions)
+    other, stepwise = mnist_like()
+    losses = []
+    for i, rate in enumerate(rates):
+        rows = order[32 * i : 32 * (i + 1)]
+        losses.append(stepwise.train_step(x[rows], y[rows], None, rate)[0] * len(rows))
+    for a, b in zip(variables(one), variables(other), strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert logs["loss"] == pytest.approx(sum(losses) / 100)
+    assert (logs["steps"], logs["samples"], program.iteration) == (4, 100, 4)
+    np.testing.assert_allclose(predictions.sum(axis=1), 1, rtol=1e-5)
+    assert logs["accuracy"] == pytest.approx((predictions.argmax(axis=1) == y[order]).mean())
+
+
+def test_same_bits_for_any_number_of_threads(set_num_threads: Callable[[int], None]) -> None:
+    x, y = digits(107)
+    bits = set()
+    for threads in (1, 2, 3, 5):
+        set_num_threads(threads)
+        layers, program = mnist_like()
+        program.train_epoch(x, y, np.arange(107), np.full(4, 1e-2))
+        bits.add(b"".join(v.tobytes() for v in variables(layers)))
+    assert len(bits) == 1
+
+
+def test_a_step_opens_one_parallel_region(set_num_threads: Callable[[int], None]) -> None:
+    set_num_threads(2)
+    rng = np.random.default_rng(0)
+    layers = [dense(256, 128, "relu"), dropout(), dense(128, 10)]
+    program = _core.Program(
+        layers, (256,), 64, {"kind": "mean_squared_error"}, {"kind": "adam", "global_clipnorm": 1.0}, "float64"
+    )
+    x, y = rng.normal(size=(64, 256)), rng.normal(size=(64, 10))
+    for _ in range(3):
+        before = _core.counters()["parallel_regions"]
+        program.train_step(x, y)
+        assert _core.counters()["parallel_regions"] == before + 1
+
+
+COUNTER = r"""
+// Counts what the process allocates.
+#include <dlfcn.h>
+#include <stddef.h>
+static long count;
+long allocations(void) { return __atomic_load_n(&count, __ATOMIC_RELAXED); }
+#define COUNTED(result, name, parameters, arguments)                                \
+    result name parameters {                                                        \
+        static result(*real) parameters;                                            \
+        if (!real) real = (result(*) parameters)dlsym(RTLD_NEXT, #name);            \
+        __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED);                            \
+        return real arguments;                                                      \
+    }
+COUNTED(void*, malloc, (size_t n), (n))
+COUNTED(void*, realloc, (void* p, size_t n), (p, n))
+COUNTED(void*, aligned_alloc, (size_t a, size_t n), (a, n))
+COUNTED(int, posix_memalign, (void** p, size_t a, size_t n), (p, a, n))
+"""
+
+COUNTED_EPOCHS = """
+import ctypes, sys
+sys.path[:0] = {path!r}
+import numpy as np
+from tilefuse import _core
+from test_program import digits, mnist_like
+_core.set_num_threads(2)
+allocations = ctypes.CDLL(None).allocations
+allocations.restype = ctypes.c_long
+def count(steps):
+    x, y = digits(32 * steps)
+    layers, program = mnist_like()
+    arguments = x, y, np.arange(32 * steps), np.full(steps, 1e-3)
+    program.train_epoch(*arguments)
+    before = allocations()
+    program.train_epoch(*arguments)
+    return allocations() - before
+count(3)
+print(count(10), count(500))
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to count allocations")
+def test_a_step_allocates_nothing(tmp_path: Path) -> None:
+    source, library = tmp_path / "counter.c", tmp_path / "counter.so"
+    source.write_text("#define _GNU_SOURCE\n" + COUNTER)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", source, "-o", library, "-ldl"], check=True)
+    script = COUNTED_EPOCHS.format(path=[str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"LD_PRELOAD": str(library), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    few, many = map(int, done.stdout.split())
+    assert many == few, f"10 steps make {few} allocations, 500 make {many}"
+
+
+def test_a_program_describes_itself() -> None:
+    _, program = mnist_like()
+    text = program.describe()
+    assert text == repr(program)
+    for phrase in ("batch 32", "relu, dropout", "gelu'", "softmax fused", "dw = x' dy, update", "barrier", "KiB"):
+        assert phrase in text
+    first_layer = [stage for stage in program.stages if stage.startswith("dense_64")]
+    assert not any("dx" in stage for stage in first_layer)
+
+
+def test_memory_is_shared_between_phases() -> None:
+    """Wide layers are split by columns, with barriers between: their buffers take turns."""
+    layers = [dense(400, 400, "relu") for _ in range(8)] + [dense(400, 4)]
+    program = _core.Program(layers, (400,), 64, None, None, "float64")
+    assert 2 * 64 * 400 * 8 <= program.bytes <= 3 * 64 * 400 * 8
+
+
+def test_predict_and_evaluate_agree_with_the_ops() -> None:
+    layers, program = mnist_like("float64")
+    x, y = digits(300, "float64")
+    out = np.full((300, 10), np.nan)
+    program.predict(x, out)
+    hidden = ops.dense(x, layers[0]["kernel"], layers[0]["bias"], "relu")
+    hidden = ops.dense(hidden, layers[2]["kernel"], layers[2]["bias"], "gelu")
+    expected = ops.softmax(ops.dense(hidden, layers[3]["kernel"], layers[3]["bias"]))
+    np.testing.assert_allclose(out, expected, rtol=1e-12)
+    loss, accuracy = program.evaluate(x, y)
+    assert loss == pytest.approx(-np.log(expected[np.arange(300), y]).mean())
+    assert accuracy == pytest.approx((expected.argmax(axis=1) == y).mean())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((4, 29), np.float32)}, r"x has shape \(4, 29\); expected \(n, 30\)"),
+        ({"x": np.zeros((4, 30))}, "dtype"),
+        ({"x": np.zeros((30, 4), np.float32).T}, "contiguous"),
+        ({"x": np.zeros((0, 30), np.float32), "y": np.zeros(0, np.int32)}, "no samples"),
+        ({"y": np.array([0, 1, 10, 2], np.int32)}, "label 10 at position 2; expected 0 to 9"),
+        ({"y": np.array([0, 1, -1, 2], np.int32)}, "label -1"),
+        ({"y": np.zeros(3, np.int32)}, "y has shape"),
+        ({"y": np.zeros(4)}, "int32"),
+        ({"sample_weight": np.zeros(3, np.float32)}, "sample_weight"),
+    ],
+)
+def test_bad_batches(change: dict[str, np.ndarray], message: str) -> None:
+    layers, program = mnist_like()
+    before = [v.copy() for v in variables(layers)]
+    arguments = {"x": np.zeros((4, 30), np.float32), "y": np.zeros(4, np.int32)} | change
+    with pytest.raises((ValueError, TypeError), match=message):
+        program.train_step(**arguments)
+    for v, old in zip(variables(layers), before, strict=True):
+        assert np.array_equal(v, old)
+    assert program.iteration == 0
