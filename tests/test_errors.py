@@ -170,6 +170,15 @@ def test_interrupted_by_a_callback_the_model_goes_on() -> None:
     assert model.epochs_trained == 5
 
 
+def test_interrupted_between_epochs() -> None:
+    def press(epoch: int, logs: Any) -> None:
+        raise KeyboardInterrupt
+
+    model = classifier()
+    with pytest.raises(KeyboardInterrupt, match=r"in epoch 1 of 2, after 2 of 2 steps.*initial_epoch=1"):
+        model.fit(X, Y, epochs=2, callbacks=[callbacks.LambdaCallback(on_epoch_end=press)], verbose=0)
+
+
 def test_ctrl_c_stops_soon_and_leaves_the_model_usable() -> None:
     x, y = blobs(200_000)
     model = classifier()

@@ -199,6 +199,14 @@ def test_accuracy_fits_loss_and_labels(loss: str, outputs: int, labels: Any) -> 
     assert results["acc"] == pytest.approx(right.mean())
 
 
+def test_accuracy_of_binary_logits_is_that_of_the_probability() -> None:
+    x, y = blobs(80)
+    model = tilefuse.Sequential([tilefuse.Input((8,)), layers.Dense(1)])
+    model.compile("adam", tilefuse.losses.BinaryCrossentropy(from_logits=True), metrics=["accuracy"])
+    accuracy = model.evaluate(x, y % 2, verbose=0)[1]
+    assert accuracy == pytest.approx(((model.predict(x)[:, 0] > 0) == y % 2).mean())
+
+
 def test_shuffle_off_keeps_the_order() -> None:
     x, y = blobs(64)
     a, b = classifier("sgd"), classifier("sgd")
@@ -342,6 +350,23 @@ def test_same_bits_for_any_number_of_threads(optimizer: str, set_num_threads: An
     assert all(same_weights(trained[0], model) for model in trained[1:])
 
 
+def test_same_bits_of_a_larger_network(set_num_threads: Any) -> None:
+    x, y = blobs(320, features=784, classes=10)
+    trained = []
+    for threads in (1, 2, 3):
+        set_num_threads(threads)
+        tilefuse.seed(0)
+        model = tilefuse.Sequential(
+            [layers.Dense(128, "relu"), layers.Dropout(0.2), layers.Dense(10, "softmax")]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(x, y, epochs=2, verbose=0)
+        trained.append(model)
+    assert all(same_weights(trained[0], model) for model in trained[1:])
+    assert trained[0].predict(x).tobytes() == trained[2].predict(x).tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on; what the test is about
 def test_training_in_a_forked_child() -> None:
     x, y = blobs()
     model = classifier()

@@ -56,7 +56,6 @@ class Progress:
         elif self.verbose == 2:
             rate = self._done / max(self._seconds, 1e-9)
             print(f"{self._title}  {self._seconds:.2f} s  {rate:,.0f} steps/s  {_text(logs)}", flush=True)
-        self.close()
 
     def line(self, title: str, logs: Mapping[str, Any]) -> None:
         """Print results that belong to no epoch."""

@@ -177,8 +177,9 @@ def _start(operations: list[_Operation], targets: list[Any], output_gradients: A
         if id(target) not in outputs:
             raise ValueError(
                 f"The target (a {type(target).__name__} of shape {np.shape(target)}) was not recorded on "
-                "this tape. It must be the very object that a loss, a model or an op of tilefuse returned inside "
-                "the `with` block; NumPy arithmetic on it is not recorded. To add up losses, pass a list."
+                "this tape. It must be the very object that a loss, a model or an op of tilefuse returned "
+                "inside the `with` block; NumPy arithmetic on it is not recorded. To add up losses, pass a "
+                "list of them."
             )
         dy = np.ones_like(target) if dy is None else np.asarray(dy, target.dtype)
         start[id(target)] = start[id(target)] + dy if id(target) in start else dy

@@ -158,22 +158,32 @@ class Trainer(Engine):
         train, validation = self._split(x, y, sample_weight, class_weight, validation_split, validation_data)
         batch = min(_count("batch_size", batch_size or DEFAULT_BATCH), len(train.x))
         _count("epochs", epochs), _count("validation_freq", validation_freq)
+        _count("validation_batch_size", validation_batch_size or batch)
         steps = math.ceil(len(train.x) / batch)
         self._batch_size, self.history, self.stop_training = batch, History(), False
         progress = Progress(verbose, epochs, steps)
         params = {"epochs": epochs, "steps": steps, "verbose": progress.verbose}
-        hooks = CallbackList([*CallbackList(callbacks, self).callbacks, self.history], self, params)
+        hooks = CallbackList([*_as_list(callbacks), self.history], self, params)
         hooks("on_train_begin", {})
         logs: dict[str, Any] = {}
         for epoch in range(initial_epoch, epochs):
-            hooks("on_epoch_begin", epoch, {})
-            logs = self._fit_epoch(epoch, epochs, train, batch, shuffle, hooks, progress)
-            if validation is not None and (epoch + 1 - initial_epoch) % validation_freq == 0:
-                size = _count("validation_batch_size", validation_batch_size or batch)
-                results = self._evaluate(validation, size, hooks)
-                logs |= {f"val_{name}": value for name, value in results.items()}
-            hooks("on_epoch_end", epoch, logs)
-            progress.end(logs)
+            start = self.optimizer.iterations
+            try:
+                hooks("on_epoch_begin", epoch, {})
+                progress.begin(epoch)
+                logs = self._train(train, batch, self._order(len(train.x), shuffle), hooks, progress)
+                progress.trained(self.optimizer.iterations - start)
+                self.epochs_trained += 1
+                if validation is not None and (epoch + 1 - initial_epoch) % validation_freq == 0:
+                    results = self._evaluate(validation, validation_batch_size or batch, hooks)
+                    logs |= {f"val_{name}": value for name, value in results.items()}
+                hooks("on_epoch_end", epoch, logs)
+                progress.end(logs)
+            except KeyboardInterrupt:
+                done = self.optimizer.iterations - start
+                raise KeyboardInterrupt(_interrupted(epoch, epochs, done, steps)) from None
+            finally:
+                progress.close()
             if self.stop_training:
                 break
         hooks("on_train_end", logs)
@@ -335,36 +345,11 @@ class Trainer(Engine):
             data, validation = data.part(0, at), data.part(at, samples)
         return self._weighted(data, class_weight), validation
 
-    def _fit_epoch(
-        self,
-        epoch: int,
-        epochs: int,
-        data: Data,
-        batch: int,
-        shuffle: bool,
-        hooks: CallbackList,
-        progress: Progress,
-    ) -> dict[str, Any]:
-        samples, start = len(data.x), self.optimizer.iterations
-        order = (
-            generator(self.seed, self.epochs_trained).permutation(samples) if shuffle else np.arange(samples)
-        )
-        progress.begin(epoch)
-        try:
-            logs = self._train(data, batch, order, hooks, progress)
-        except BaseException as error:
-            progress.close()
-            if isinstance(error, KeyboardInterrupt):
-                done = self.optimizer.iterations - start
-                raise KeyboardInterrupt(
-                    f"Training was interrupted in epoch {epoch + 1} of {epochs}, after {done} of "
-                    f"{progress.steps} steps. The model keeps what it has learned so far and can be used or "
-                    f"saved; to go on, call fit again with initial_epoch={epoch}."
-                ) from None
-            raise
-        progress.trained(self.optimizer.iterations - start)
-        self.epochs_trained += 1
-        return logs
+    def _order(self, samples: int, shuffle: bool) -> np.ndarray:
+        """Return the order of the samples in the next epoch."""
+        if not shuffle:
+            return np.arange(samples)
+        return generator(self.seed, self.epochs_trained).permutation(samples)
 
     def _require_compiled(self, what: str) -> None:
         if not self.compiled:
@@ -372,6 +357,14 @@ class Trainer(Engine):
                 f"{what} needs a compiled model: call compile(optimizer, loss, metrics) first, for "
                 "instance compile('adam', 'sparse_categorical_crossentropy', metrics=['accuracy'])."
             )
+
+
+def _interrupted(epoch: int, epochs: int, done: int, steps: int) -> str:
+    return (
+        f"Training was interrupted in epoch {epoch + 1} of {epochs}, after {done} of {steps} steps. The "
+        "model keeps what it has learned so far and can be used or saved; to go on, call fit again with "
+        f"initial_epoch={epoch + (done == steps)}."
+    )
 
 
 def _unnamed(logs: Mapping[str, Any]) -> Any:
