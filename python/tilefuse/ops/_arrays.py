@@ -8,7 +8,7 @@ are viewed, or refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,10 +24,13 @@ def view(x: Any, name: str) -> Array:
     """`x` as a NumPy array, without a copy where it already is an array of any kind."""
     if isinstance(x, np.ndarray):
         return x
+    use_dlpack = hasattr(x, "__dlpack__") and not hasattr(x, "__array__")
+    return _converted(x, name, np.from_dlpack if use_dlpack else np.asarray)
+
+
+def _converted(x: Any, name: str, convert: Callable[[Any], Array]) -> Array:
     try:
-        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
-            return np.from_dlpack(x)
-        return np.asarray(x)
+        return convert(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(
             f"{name} is a {type(x).__name__} that NumPy cannot view ({error}); expected an array of float32 "
@@ -89,9 +92,9 @@ def writeable_view(
     if isinstance(x, np.ndarray):
         a = x
     elif hasattr(x, "__array_interface__"):
-        a = np.asarray(x)
+        a = _converted(x, name, np.asarray)
     elif hasattr(x, "__dlpack__"):
-        a = np.from_dlpack(x)
+        a = _converted(x, name, np.from_dlpack)
     else:
         raise TypeError(f"{name} is a {type(x).__name__}, which cannot be updated in place: pass an array")
     a = floats(a, name, dtype, like)
