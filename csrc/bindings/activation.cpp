@@ -9,10 +9,17 @@ constexpr struct {
     const char* name;
     tilefuse_activation activation;
 } activations[] = {
-    {"linear", TILEFUSE_LINEAR},     {"relu", TILEFUSE_RELU}, {"leaky_relu", TILEFUSE_LEAKY_RELU},
-    {"elu", TILEFUSE_ELU},           {"selu", TILEFUSE_SELU}, {"sigmoid", TILEFUSE_SIGMOID},
-    {"tanh", TILEFUSE_TANH},         {"silu", TILEFUSE_SILU}, {"softplus", TILEFUSE_SOFTPLUS},
-    {"gelu_tanh", TILEFUSE_GELU_TANH}, {"gelu", TILEFUSE_GELU},
+    {"linear", TILEFUSE_LINEAR},
+    {"relu", TILEFUSE_RELU},
+    {"leaky_relu", TILEFUSE_LEAKY_RELU},
+    {"elu", TILEFUSE_ELU},
+    {"selu", TILEFUSE_SELU},
+    {"sigmoid", TILEFUSE_SIGMOID},
+    {"tanh", TILEFUSE_TANH},
+    {"silu", TILEFUSE_SILU},
+    {"softplus", TILEFUSE_SOFTPLUS},
+    {"gelu_tanh", TILEFUSE_GELU_TANH},
+    {"gelu", TILEFUSE_GELU},
 };
 static_assert(std::size(activations) == TILEFUSE_ACTIVATION_COUNT);
 
@@ -30,7 +37,8 @@ void activation(const py::array& x, py::array& y, const std::string& name, doubl
 }
 
 // dx = dy * f'(at)
-void activation_backward(const py::array& dy, const py::array& at, py::array& dx, const std::string& name, double alpha) {
+void activation_backward(const py::array& dy, const py::array& at, py::array& dx, const std::string& name,
+                         double alpha) {
     tilefuse_activation_backward_args args = {};
     args.dtype = dtype_of(dy, "dy");
     args.activation = activation_from(name);
@@ -55,9 +63,11 @@ tilefuse_activation activation_from(const std::string& name) {
 }
 
 void bind_activation(py::module_& m) {
-    m.def("activation", &activation, py::arg("x"), py::arg("y"), py::arg("name"), py::arg("alpha"), "y = f(x), elementwise.");
-    m.def("activation_backward", &activation_backward, py::arg("dy"), py::arg("at"), py::arg("dx"), py::arg("name"),
-          py::arg("alpha"), "dx = dy * f'(at), where `at` is the output of f; for silu, gelu and gelu_tanh its input.");
+    m.def("activation", &activation, py::arg("x"), py::arg("y"), py::arg("name"), py::arg("alpha"),
+          "y = f(x), elementwise.");
+    m.def("activation_backward", &activation_backward, py::arg("dy"), py::arg("at"), py::arg("dx"),
+          py::arg("name"), py::arg("alpha"),
+          "dx = dy * f'(at), where `at` is the output of f; for silu, gelu and gelu_tanh its input.");
 }
 
 }  // namespace tilefuse::bindings

@@ -6,16 +6,18 @@ namespace {
 void require_mask(const py::array& mask, py::ssize_t size) {
     const char kind = mask.dtype().kind();
     if (mask.itemsize() != 1 || (kind != 'b' && kind != 'u')) {
-        throw py::type_error("mask has dtype " + py::str(mask.dtype()).cast<std::string>() + "; expected bool");
+        throw py::type_error("mask has dtype " + py::str(mask.dtype()).cast<std::string>() +
+                             "; expected bool");
     }
     if (!(mask.flags() & py::array::c_style) || mask.size() != size) {
-        throw py::value_error("mask has shape " + shape_text(shape_of(mask)) + "; expected " + std::to_string(size) +
-                              " elements, C-contiguous");
+        throw py::value_error("mask has shape " + shape_text(shape_of(mask)) + "; expected " +
+                              std::to_string(size) + " elements, C-contiguous");
     }
 }
 
 void require_rate(double rate) {
-    if (!(rate >= 0 && rate < 1)) throw py::value_error("rate is " + std::to_string(rate) + "; expected a number in [0, 1)");
+    if (!(rate >= 0 && rate < 1))
+        throw py::value_error("rate is " + std::to_string(rate) + "; expected a number in [0, 1)");
 }
 
 void dropout_mask(py::array& mask, double rate, uint64_t seed, uint64_t step) {

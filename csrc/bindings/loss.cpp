@@ -29,14 +29,15 @@ const void* class_ids(const py::array& labels, py::ssize_t rows, int64_t classes
                              "; expected int32 class ids: convert them with .astype(numpy.int32)");
     }
     if (!(labels.flags() & py::array::c_style) || labels.size() != rows) {
-        throw py::value_error("labels have shape " + shape_text(shape_of(labels)) + "; expected " + std::to_string(rows) +
-                              " class ids, C-contiguous");
+        throw py::value_error("labels have shape " + shape_text(shape_of(labels)) + "; expected " +
+                              std::to_string(rows) + " class ids, C-contiguous");
     }
     const auto* ids = static_cast<const int32_t*>(labels.data());
     for (py::ssize_t i = 0; i < rows; ++i) {
         if (ids[i] < 0 || ids[i] >= classes) {
-            throw py::value_error("label " + std::to_string(ids[i]) + " is out of range; expected class ids in [0, " +
-                                  std::to_string(classes) + ")");
+            throw py::value_error("label " + std::to_string(ids[i]) +
+                                  " is out of range; expected class ids in [0, " + std::to_string(classes) +
+                                  ")");
         }
     }
     return ids;
@@ -58,8 +59,9 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
     args.rows = rows;
     args.cols = x.shape(1);
     args.x = input(x, "x", args.dtype, x.size());
-    args.labels = args.loss == TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY ? class_ids(labels, rows, args.cols)
-                                                                        : input(labels, "labels", args.dtype, x.size());
+    args.labels = args.loss == TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY
+                      ? class_ids(labels, rows, args.cols)
+                      : input(labels, "labels", args.dtype, x.size());
     py::array weight;
     if (!sample_weight.is_none()) {
         weight = sample_weight.cast<py::array>();
@@ -85,8 +87,9 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
 }  // namespace
 
 void bind_loss(py::module_& m) {
-    m.def("loss", &loss, py::arg("name"), py::arg("from_logits"), py::arg("x"), py::arg("labels"), py::arg("sample_weight"),
-          py::arg("label_smoothing"), py::arg("dx"), "The mean loss of the rows of x; its gradient goes to dx.");
+    m.def("loss", &loss, py::arg("name"), py::arg("from_logits"), py::arg("x"), py::arg("labels"),
+          py::arg("sample_weight"), py::arg("label_smoothing"), py::arg("dx"),
+          "The mean loss of the rows of x; its gradient goes to dx.");
 }
 
 }  // namespace tilefuse::bindings

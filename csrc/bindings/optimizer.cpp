@@ -15,12 +15,13 @@ template <class V> V get(const py::dict& d, const char* key, V otherwise) {
 
 void require_as_many(const char* name, size_t given, size_t expected) {
     if (given == expected) return;
-    throw py::value_error(std::string(name) + " has " + std::to_string(given) + " arrays; expected " + std::to_string(expected) +
-                          ", one for each parameter");
+    throw py::value_error(std::string(name) + " has " + std::to_string(given) + " arrays; expected " +
+                          std::to_string(expected) + ", one for each parameter");
 }
 
 // One step of the rule on all parameters; slots[i] are the arrays of params[i].
-void optimizer_step(const py::dict& description, Arrays params, const Arrays& grads, std::vector<Arrays> slots) {
+void optimizer_step(const py::dict& description, Arrays params, const Arrays& grads,
+                    std::vector<Arrays> slots) {
     const tilefuse_optimizer rule = optimizer_from(description);
     require_as_many("grads", grads.size(), params.size());
     require_as_many("slots", slots.size(), params.size());
@@ -48,7 +49,8 @@ void optimizer_step(const py::dict& description, Arrays params, const Arrays& gr
 }
 
 // (scales, norms): what each gradient is to be multiplied by, and the norms of the gradients.
-std::pair<std::vector<double>, std::vector<double>> clip_norm(const Arrays& grads, double limit, bool global) {
+std::pair<std::vector<double>, std::vector<double>> clip_norm(const Arrays& grads, double limit,
+                                                              bool global) {
     std::vector<tilefuse_parameter> parameters(grads.size());
     std::vector<double> scales(grads.size()), norms(grads.size());
     if (grads.empty()) return {scales, norms};
@@ -78,7 +80,9 @@ tilefuse_optimizer optimizer_from(const py::dict& d) {
     else if (kind == "adagrad") rule.kind = TILEFUSE_ADAGRAD;
     else if (kind == "rmsprop") rule.kind = TILEFUSE_RMSPROP;
     else if (kind == "adam") rule.kind = TILEFUSE_ADAM;
-    else throw py::value_error("unknown optimizer '" + kind + "'; expected one of: sgd, adagrad, rmsprop, adam");
+    else
+        throw py::value_error("unknown optimizer '" + kind +
+                              "'; expected one of: sgd, adagrad, rmsprop, adam");
     rule.learning_rate = get(d, "learning_rate", 0.001);
     rule.momentum = get(d, "momentum", 0.0);
     rule.nesterov = get(d, "nesterov", false);
@@ -105,8 +109,8 @@ int slot_count(const tilefuse_optimizer& rule) {
 }
 
 void bind_optimizer(py::module_& m) {
-    m.def("optimizer_step", &optimizer_step, py::arg("rule"), py::arg("params"), py::arg("grads"), py::arg("slots"),
-          "One update of all params in place; slots[i] holds the arrays of params[i].");
+    m.def("optimizer_step", &optimizer_step, py::arg("rule"), py::arg("params"), py::arg("grads"),
+          py::arg("slots"), "One update of all params in place; slots[i] holds the arrays of params[i].");
     m.def("clip_norm", &clip_norm, py::arg("grads"), py::arg("limit"), py::arg("global_norm"),
           "(scales, norms): what each gradient is to be multiplied by, and the norms before that.");
 }

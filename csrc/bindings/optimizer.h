@@ -7,9 +7,9 @@
 
 namespace tilefuse::bindings {
 
-// {"kind": "sgd" | "adagrad" | "rmsprop" | "adam"} and, where it isn't to be the default, any of learning_rate, momentum,
-// nesterov, rho, centered, beta_1, beta_2, epsilon, amsgrad, weight_decay, clipvalue, step. Other keys are left alone.
-// Throws ValueError for an unknown kind.
+// {"kind": "sgd" | "adagrad" | "rmsprop" | "adam"} and, where it isn't to be the default, any of
+// learning_rate, momentum, nesterov, rho, centered, beta_1, beta_2, epsilon, amsgrad, weight_decay,
+// clipvalue, step. Other keys are left alone. Throws ValueError for an unknown kind.
 tilefuse_optimizer optimizer_from(const pybind11::dict& description);
 
 // How many slots a parameter has under the rule.

@@ -49,7 +49,8 @@ template <class T> struct Tanh {
 
 template <class T> struct Softplus {
     template <class V> TILEFUSE_INLINE V forward(V x) const { return softplus(x); }
-    template <class V> TILEFUSE_INLINE V derivative(V y) const { return -expm1(-y); }  // sigmoid(x) = 1 - exp(-y)
+    // sigmoid(x) = 1 - exp(-y)
+    template <class V> TILEFUSE_INLINE V derivative(V y) const { return -expm1(-y); }
 };
 
 template <class T> struct Silu {

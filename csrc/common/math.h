@@ -1,6 +1,7 @@
-// Elementary functions of V = float, double or a GCC vector of them. Branch-free: every lane takes the same steps.
-// Within 2.5 units in the last place of the exact value wherever that is a normal number (erf: 3; normal_cdf: what
-// rounding its argument is worth); NaN and infinities as IEEE 754 says; denormals may count as zero.
+// Elementary functions of V = float, double or a GCC vector of them. Branch-free: every lane takes the same
+// steps. Within 2.5 units in the last place of the exact value wherever that is a normal number (erf: 3;
+// normal_cdf: what rounding its argument is worth); NaN and infinities as IEEE 754 says; denormals may count
+// as zero.
 #pragma once
 
 #include <cstdint>
@@ -95,9 +96,14 @@ template <class V> TILEFUSE_INLINE V power_of_two(Integers<V> n) {
     }
 }
 
-// ln 2 = ln2_high + ln2_low. The first has 16 bits (42 in double precision), so that any exponent times it is exact.
-template <class T> inline constexpr T ln2_high = static_cast<T>(sizeof(T) == 4 ? 0.693145751953125 : 0.6931471805598903301870450377464294433594);
-template <class T> inline constexpr T ln2_low = static_cast<T>(sizeof(T) == 4 ? 1.4286068203094172321e-6 : 5.4979230187083711747e-14);
+// ln 2 = ln2_high + ln2_low. The first has 16 bits (42 in double precision), so that any exponent times it is
+// exact.
+template <class T>
+inline constexpr T ln2_high =
+    static_cast<T>(sizeof(T) == 4 ? 0.693145751953125 : 0.6931471805598903301870450377464294433594);
+template <class T>
+inline constexpr T ln2_low =
+    static_cast<T>(sizeof(T) == 4 ? 1.4286068203094172321e-6 : 5.4979230187083711747e-14);
 
 // x = n ln 2 + r with |r| <= ln 2 / 2, for |x| < 1100.
 template <class V> struct Reduced {
@@ -123,8 +129,8 @@ template <class V> TILEFUSE_INLINE V exp_tail(V r) {
     if constexpr (is_single<V>) {
         return polynomial(r, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040);
     } else {
-        return polynomial(r, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
-                          1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0);
+        return polynomial(r, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
+                          1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0);
     }
 }
 
@@ -167,8 +173,8 @@ template <class V> TILEFUSE_INLINE V log_of_sum(V x, V correction) {
     if constexpr (is_single<V>) {
         series = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9);
     } else {
-        series = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19,
-                            2.0 / 21);
+        series = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17,
+                            2.0 / 19, 2.0 / 21);
     }
     const V half_square = f * f * static_cast<T>(0.5);
     const V low = k * ln2_low<T> + correction / x;
@@ -218,30 +224,33 @@ template <class V> TILEFUSE_INLINE V tanh(V x) {
 // erf(x) / x as a polynomial in x^2, |x| <= 1. Minimax (Remez, 60 digits), relative error 4e-11 and 3e-21.
 template <class V> TILEFUSE_INLINE V erf_over_x(V x2) {
     if constexpr (is_single<V>) {
-        return polynomial(x2, 1.128379167, -0.3761263844, 0.1128378198, -0.02686540032, 0.00522094594, -0.0008482833104,
-                          0.0001125696023, -9.641507315e-6);
+        return polynomial(x2, 1.128379167, -0.3761263844, 0.1128378198, -0.02686540032, 0.00522094594,
+                          -0.0008482833104, 0.0001125696023, -9.641507315e-6);
     } else {
-        return polynomial(x2, 1.1283791670955126, -0.37612638903183752, 0.1128379167095512, -0.026866170645129735,
-                          0.005223977625422104, -0.00085483270218542137, 0.00012055332899393883, -1.4925647465956485e-5,
-                          1.6462043420826238e-6, -1.636461455475286e-7, 1.4792146609872266e-8, -1.216304501303421e-9,
+        return polynomial(x2, 1.1283791670955126, -0.37612638903183752, 0.1128379167095512,
+                          -0.026866170645129735, 0.005223977625422104, -0.00085483270218542137,
+                          0.00012055332899393883, -1.4925647465956485e-5, 1.6462043420826238e-6,
+                          -1.636461455475286e-7, 1.4792146609872266e-8, -1.216304501303421e-9,
                           8.7037942506106969e-11, -4.2228940902388119e-12);
     }
 }
 
-// erfc(t) for t >= 1: exp(-t^2) / (1 + 2 t) times a polynomial in (t - c) / (t + c). Minimax likewise, relative error
-// 1e-9 up to t = 10 and 2e-18 up to t = 28; beyond these erfc is below the smallest normal number.
+// erfc(t) for t >= 1: exp(-t^2) / (1 + 2 t) times a polynomial in (t - c) / (t + c). Minimax likewise,
+// relative error 1e-9 up to t = 10 and 2e-18 up to t = 28; beyond these erfc is below the smallest normal
+// number.
 template <class V> TILEFUSE_INLINE V erfc_beyond_1(V t) {
     t = clamp(t, 1, is_single<V> ? 10 : 28);
     V p;
     if constexpr (is_single<V>) {
-        p = polynomial((t - 2) / (t + 2), 1.27697838, -0.0927638133, -0.1660301834, 0.1640503362, -0.05422579502,
-                       -0.008013707143, 0.008767206529, 0.001104039756, -0.001513081537);
+        p = polynomial((t - 2) / (t + 2), 1.27697838, -0.0927638133, -0.1660301834, 0.1640503362,
+                       -0.05422579502, -0.008013707143, 0.008767206529, 0.001104039756, -0.001513081537);
     } else {
         p = polynomial((t - 3) / (t + 3), 1.2530080582697297, -0.13562110612458118, -0.047562294353452501,
                        0.12964515870276063, -0.11927366341515298, 0.068308027343963621, -0.023770514923999609,
-                       0.0025293918183640213, 0.0018886904517078282, -0.00077983234848491363, -0.0001051606945197594,
-                       0.00012510047668301787, 4.9544169454339969e-6, -2.0109301134724901e-5, -7.4560824075736854e-7,
-                       3.5095941063112028e-6, 3.6780372604982664e-7, -6.9787216853361436e-7, -1.0380524383283763e-7,
+                       0.0025293918183640213, 0.0018886904517078282, -0.00077983234848491363,
+                       -0.0001051606945197594, 0.00012510047668301787, 4.9544169454339969e-6,
+                       -2.0109301134724901e-5, -7.4560824075736854e-7, 3.5095941063112028e-6,
+                       3.6780372604982664e-7, -6.9787216853361436e-7, -1.0380524383283763e-7,
                        1.6875773456915966e-7, -3.20871269617522e-8);
     }
     return exp(-t * t) * p / (1 + 2 * t);

@@ -27,7 +27,8 @@ template <class T> struct Step {
         }
     }
 
-    T learning_rate, momentum, rho, one_minus_rho, one_minus_beta_1, one_minus_beta_2, epsilon, decay, clip_value;
+    T learning_rate, momentum, rho, one_minus_rho, one_minus_beta_1, one_minus_beta_2, epsilon, decay,
+        clip_value;
     T alpha{};  // Adam's learning rate with both bias corrections
 };
 
@@ -95,13 +96,12 @@ template <class Body> inline void with_rule(const tilefuse_optimizer& rule, Body
         case TILEFUSE_SGD:
             if (!(rule.momentum > 0)) return body(Sgd{});
             return rule.nesterov ? body(Momentum<true>{}) : body(Momentum<false>{});
-        case TILEFUSE_ADAGRAD:
-            return body(Adagrad{});
+        case TILEFUSE_ADAGRAD: return body(Adagrad{});
         case TILEFUSE_RMSPROP:
-            if (rule.momentum > 0) return rule.centered ? body(Rmsprop<true, true>{}) : body(Rmsprop<true, false>{});
+            if (rule.momentum > 0)
+                return rule.centered ? body(Rmsprop<true, true>{}) : body(Rmsprop<true, false>{});
             return rule.centered ? body(Rmsprop<false, true>{}) : body(Rmsprop<false, false>{});
-        case TILEFUSE_ADAM:
-            return rule.amsgrad ? body(Adam<true>{}) : body(Adam<false>{});
+        case TILEFUSE_ADAM: return rule.amsgrad ? body(Adam<true>{}) : body(Adam<false>{});
     }
 }
 

@@ -1,4 +1,5 @@
-// Elementwise activations, forward and backward. A member's rows are one flat range: rows mean nothing here but shares.
+// Elementwise activations, forward and backward. A member's rows are one flat range: rows mean nothing here
+// but shares.
 #include "common/activation.h"
 
 #include "common/dtype.h"
@@ -24,7 +25,8 @@ void activation(Team& team, const tilefuse_activation_args& args) {
         const T* x = static_cast<const T*>(args.x) + begin;
         T* y = static_cast<T*>(args.y) + begin;
         with_activation<T>(args.activation, args.alpha, [&](auto f) {
-            for_vectors<T>(count, [&](int64_t i, int n) { store_upto(y + i, f.forward(load_upto(x + i, n)), n); });
+            for_vectors<T>(count,
+                           [&](int64_t i, int n) { store_upto(y + i, f.forward(load_upto(x + i, n)), n); });
         });
     });
 }

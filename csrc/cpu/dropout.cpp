@@ -1,4 +1,4 @@
-// Dropout: the mask from its counters, and its application. A row may begin anywhere in a group of the generator's.
+// Dropout: the mask from its counters, and its application. A row may begin within a group of the generator's.
 #include "common/dtype.h"
 #include "common/random.h"
 #include "cpu/kernels.h"
@@ -22,11 +22,11 @@ constexpr int counters = TILEFUSE_VECTOR_BYTES / 8;
 // The 64-bit products of the low halves: one instruction, which compilers do not find.
 Counters multiply(Counters a, uint32_t b) {
     const Counters factor = static_cast<uint64_t>(b) - Counters{};
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && TILEFUSE_VECTOR_BYTES == 64
     return (Counters)_mm512_maskz_mul_epu32((__mmask8)-1, (__m512i)a, (__m512i)factor);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && TILEFUSE_VECTOR_BYTES == 32
     return (Counters)_mm256_mul_epu32((__m256i)a, (__m256i)factor);
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && TILEFUSE_VECTOR_BYTES == 16
     return (Counters)_mm_mul_epu32((__m128i)a, (__m128i)factor);
 #else
     return (a & 0xffffffffu) * factor;

@@ -1,5 +1,5 @@
-// Losses. Each row's loss, gradient, probabilities and correctness come from one pass over it while it is in cache.
-// A class of target 0 adds nothing to a cross-entropy, even where its probability is 0.
+// Losses. Each row's loss, gradient, probabilities and correctness come from one pass over it while it is in
+// cache. A class of target 0 adds nothing to a cross-entropy, even where its probability is 0.
 #include "common/activation.h"
 #include "common/dtype.h"
 #include "cpu/kernels.h"
@@ -14,7 +14,9 @@ constexpr double margin = 1e-7;  // probabilities are clipped to [margin, 1 - ma
 template <class T> constexpr T not_a_number() { return static_cast<T>(__builtin_nan("")); }
 
 template <class T> T weight_of_row(const tilefuse_loss_args& args, int64_t row) {
-    return args.sample_weight == nullptr ? 1 : static_cast<const T*>(args.sample_weight)[row / args.rows_per_sample];
+    return args.sample_weight == nullptr
+               ? 1
+               : static_cast<const T*>(args.sample_weight)[row / args.rows_per_sample];
 }
 
 template <class T> T* row_of(void* array, int64_t row, int64_t cols) {
@@ -49,7 +51,9 @@ template <class T> struct Distribution {
           share(static_cast<T>(args.label_smoothing / static_cast<double>(args.cols))),
           rest(static_cast<T>(1 - args.label_smoothing)) {}
 
-    Vec<T> operator()(int64_t j, int n) const { return first(load_upto(labels + j, n) * rest + share, n, T{}); }
+    Vec<T> operator()(int64_t j, int n) const {
+        return first(load_upto(labels + j, n) * rest + share, n, T{});
+    }
     int64_t most_likely(int64_t cols) const { return find(labels, cols, row_max(labels, cols)); }
     static constexpr bool adds_up_to_one = false;
 
@@ -81,7 +85,8 @@ T from_logits(const T* x, T largest, const Target& target, int64_t cols, T scale
     return log(total) * target_sum - products.total();
 }
 
-// With q = x / sum(x) and p = clip(q): loss = -sum(t log(p)); dq = -t / p where p = q, dx = (dq - sum(dq q)) / sum(x).
+// With q = x / sum(x) and p = clip(q): loss = -sum(t log(p)); dq = -t / p where p = q,
+// dx = (dq - sum(dq q)) / sum(x).
 template <class T, class Target>
 T from_probabilities(const T* x, const Target& target, int64_t cols, T scale, T* dx, T* probabilities) {
     RowSum<T> sums;
@@ -102,7 +107,8 @@ T from_probabilities(const T* x, const Target& target, int64_t cols, T scale, T*
         for_vectors<T>(cols, [&](int64_t j, int n) {
             const Vec<T> given = load_upto(x + j, n);
             if (probabilities != nullptr) store_upto(probabilities + j, given, n);
-            if (dx != nullptr) store_upto(dx + j, (slope(target(j, n), given / total) - product) / total * scale, n);
+            if (dx != nullptr)
+                store_upto(dx + j, (slope(target(j, n), given / total) - product) / total * scale, n);
         });
     }
     return losses.total();
@@ -122,10 +128,11 @@ template <class T, class Target> void categorical(const tilefuse_loss_args& args
             const int64_t predicted = find(x, cols, largest);
             args.row_correct[i] = predicted >= 0 && predicted == target.most_likely(cols);
         }
-        const T loss = cols == 0            ? T{}
+        const T loss = cols == 0          ? T{}
                        : args.from_logits ? from_logits(x, largest, target, cols, scale, dx, probabilities)
                                           : from_probabilities(x, target, cols, scale, dx, probabilities);
-        if (args.row_loss != nullptr) args.row_loss[i] = static_cast<double>(loss) * static_cast<double>(weight);
+        if (args.row_loss != nullptr)
+            args.row_loss[i] = static_cast<double>(loss) * static_cast<double>(weight);
     }
 }
 
@@ -141,7 +148,7 @@ template <class T> struct BinaryFromLogits {
     Term<T> operator()(Vec<T> x, Vec<T> label) const {
         const Vec<T> t = label * (1 - smoothing) + smoothing / 2;
         const Vec<T> e = exp(-abs(x));
-        const Vec<T> p = (x < 0 ? e : all<Vec<T>>(1)) / (1 + e);  // above one half exactly where sigmoid(x) is
+        const Vec<T> p = (x < 0 ? e : all<Vec<T>>(1)) / (1 + e);  // above one half where sigmoid(x) is
         const Vec<T> correct = (p > T(0.5)) == (label > T(0.5)) ? all<Vec<T>>(1) : Vec<T>{};
         return {(x > 0 ? x : Vec<T>{}) - x * t + log1p(e), p - t, p, correct};
     }
@@ -183,7 +190,8 @@ template <class T, class Loss> void by_rows(const tilefuse_loss_args& args, Rang
             if (dx != nullptr) store_upto(dx + j, term.slope * scale, n);
         });
         if (args.row_loss != nullptr) {
-            args.row_loss[i] = static_cast<double>(losses.total()) / static_cast<double>(columns) * static_cast<double>(weight);
+            args.row_loss[i] = static_cast<double>(losses.total()) / static_cast<double>(columns) *
+                               static_cast<double>(weight);
         }
         if (args.row_correct != nullptr) {
             args.row_correct[i] = static_cast<double>(correct.total()) / static_cast<double>(columns);

@@ -20,7 +20,7 @@ namespace {
 
 // A tile is at most max_rows(nv) rows by nv vectors, nv <= max_vectors: its accumulators, a row of B and one broadcast
 // element of A fit in the 16 (or 32) vector registers, and there are enough of them (8) to keep two FMA units busy.
-#if defined(__AVX512F__)
+#if TILEFUSE_VECTOR_BYTES == 64
 constexpr int max_vectors = 4;
 constexpr int max_rows(int nv) { return nv <= 2 ? 12 : nv == 3 ? 8 : 6; }
 #else

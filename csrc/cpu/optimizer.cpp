@@ -22,7 +22,8 @@ double elements_of(const tilefuse_parameter* parameters, int64_t count) {
 Cost sum_cost(const tilefuse_parameter* parameters, int64_t count) {
     Cost cost;
     cost.work = 4 * elements_of(parameters, count);
-    for (int64_t i = 0; i < count; ++i) cost.shared += sizeof(double) * static_cast<size_t>(slices_of(parameters[i]));
+    for (int64_t i = 0; i < count; ++i)
+        cost.shared += sizeof(double) * static_cast<size_t>(slices_of(parameters[i]));
     return cost;
 }
 
@@ -37,8 +38,8 @@ template <class D> double sum_of_doubles(const D& sums) {
     return total;
 }
 
-// partial[k] = the sum over slice k of term(parameter, element, lanes), slices numbered through all parameters.
-// Afterwards every member may read all of them.
+// partial[k] = the sum over slice k of term(parameter, element, lanes), slices numbered through all
+// parameters. Afterwards every member may read all of them.
 template <class T, class Term>
 void sum_slices(Team& team, const tilefuse_parameter* parameters, int64_t count, double* partial, Term term) {
     using Doubles = typename DoublesOf<T>::type;
@@ -68,8 +69,8 @@ double sum_of_parameter(const tilefuse_parameter& p, const double*& partial) {
     return total;
 }
 
-// What a gradient of this norm is multiplied by.
-double clipping_scale(double norm, double limit) { return norm <= limit ? 1 : limit / norm; }  // NaN stays NaN
+// What a gradient of this norm is multiplied by; NaN stays NaN.
+double clipping_scale(double norm, double limit) { return norm <= limit ? 1 : limit / norm; }
 
 }  // namespace
 
@@ -85,7 +86,8 @@ void optimizer(Team& team, const tilefuse_optimizer_args& args) {
             const tilefuse_parameter& p = args.parameters[i];
             const int64_t begin = mine.begin > start ? mine.begin - start : 0;
             const int64_t end = mine.end - start < p.n ? mine.end - start : p.n;
-            if (begin < end) Update<T>(step, *args.rule, p)(begin, static_cast<const T*>(p.dw) + begin, end - begin);
+            if (begin < end)
+                Update<T>(step, *args.rule, p)(begin, static_cast<const T*>(p.dw) + begin, end - begin);
             start += p.n;
         }
     });
@@ -101,15 +103,16 @@ void clip_norm(Team& team, const tilefuse_clip_norm_args& args) {
     double* partial = team.shared<double>();
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        sum_slices<T>(team, args.parameters, args.count, partial, [](const tilefuse_parameter& p, int64_t j, int n) {
-            Vec<T> g = load_upto(static_cast<const T*>(p.dw) + j, n);
-            if (p.l1 != 0 || p.l2 != 0) {
-                const Vec<T> w = load_upto(static_cast<const T*>(p.w) + j, n);
-                g = penalised(g, w, static_cast<T>(p.l1), static_cast<T>(p.l2));
-            }
-            const auto wide = __builtin_convertvector(g, typename DoublesOf<T>::type);
-            return wide * wide;
-        });
+        sum_slices<T>(team, args.parameters, args.count, partial,
+                      [](const tilefuse_parameter& p, int64_t j, int n) {
+                          Vec<T> g = load_upto(static_cast<const T*>(p.dw) + j, n);
+                          if (p.l1 != 0 || p.l2 != 0) {
+                              const Vec<T> w = load_upto(static_cast<const T*>(p.w) + j, n);
+                              g = penalised(g, w, static_cast<T>(p.l1), static_cast<T>(p.l2));
+                          }
+                          const auto wide = __builtin_convertvector(g, typename DoublesOf<T>::type);
+                          return wide * wide;
+                      });
     });
     if (team.rank != 0) return;
     const double* next = partial;
@@ -135,11 +138,12 @@ void penalty(Team& team, const tilefuse_penalty_args& args) {
     double* partial = team.shared<double>();
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        sum_slices<T>(team, args.parameters, args.count, partial, [](const tilefuse_parameter& p, int64_t j, int n) {
-            const Vec<T> w = load_upto(static_cast<const T*>(p.w) + j, n);
-            const auto wide = __builtin_convertvector(w, typename DoublesOf<T>::type);
-            return p.l1 * (wide < 0 ? -wide : wide) + p.l2 * (wide * wide);
-        });
+        sum_slices<T>(team, args.parameters, args.count, partial,
+                      [](const tilefuse_parameter& p, int64_t j, int n) {
+                          const Vec<T> w = load_upto(static_cast<const T*>(p.w) + j, n);
+                          const auto wide = __builtin_convertvector(w, typename DoublesOf<T>::type);
+                          return p.l1 * (wide < 0 ? -wide : wide) + p.l2 * (wide * wide);
+                      });
     });
     if (team.rank != 0) return;
     const double* next = partial;

@@ -23,10 +23,10 @@ template <class T> inline Integers<Vec<T>> lane_numbers() {
 
 // Bit i says whether lane i of the comparison's result is true.
 template <class T> inline unsigned bits_of(Integers<Vec<T>> truth) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && TILEFUSE_VECTOR_BYTES == 64
     if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask((__m512i)truth);
     return _mm512_movepi64_mask((__m512i)truth);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && TILEFUSE_VECTOR_BYTES == 32
     if constexpr (sizeof(T) == 4) return static_cast<unsigned>(_mm256_movemask_ps((__m256)truth));
     return static_cast<unsigned>(_mm256_movemask_pd((__m256d)truth));
 #else
@@ -42,7 +42,9 @@ template <class T> inline Vec<T> first(Vec<T> v, int n, T otherwise) {
 }
 
 // As load_upto, with `otherwise` in place of what lies beyond.
-template <class T> inline Vec<T> load_first(const T* p, int n, T otherwise) { return first(load_upto(p, n), n, otherwise); }
+template <class T> inline Vec<T> load_first(const T* p, int n, T otherwise) {
+    return first(load_upto(p, n), n, otherwise);
+}
 
 // A sum over a row, in blocks of 16 vectors, so that rounding errors don't grow with the row.
 template <class T> class RowSum {

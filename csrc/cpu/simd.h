@@ -13,7 +13,8 @@
 #error "a kernel is compiled once per instruction set: see csrc/CMakeLists.txt"
 #endif
 
-#if defined(__AVX512F__)
+#if defined(TILEFUSE_VECTOR_BYTES)  // given: wider than the instruction set has, to test what another one will do
+#elif defined(__AVX512F__)
 #define TILEFUSE_VECTOR_BYTES 64
 #elif defined(__AVX2__)
 #define TILEFUSE_VECTOR_BYTES 32
@@ -42,13 +43,13 @@ template <class T> inline Vec<T> load(const T* p) {
 template <class T> inline void store(T* p, Vec<T> v) { std::memcpy(p, &v, sizeof v); }
 
 // The first n lanes, 0 < n < lanes<T>; the others are zero, and their memory isn't touched.
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && TILEFUSE_VECTOR_BYTES == 64
 inline Vec<float> load(const float* p, int n) { return (Vec<float>)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 inline Vec<double> load(const double* p, int n) { return (Vec<double>)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
 inline void store(float* p, Vec<float> v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
 inline void store(double* p, Vec<double> v, int n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
 #else
-#if defined(__AVX2__)
+#if defined(__AVX2__) && TILEFUSE_VECTOR_BYTES == 32
 inline __m256i first_lanes(int n, float) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }

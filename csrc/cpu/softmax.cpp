@@ -23,9 +23,11 @@ template <class T> void softmax_row(const T* x, T* y, int64_t cols) {
 template <class T> void log_softmax_row(const T* x, T* y, int64_t cols) {
     const T largest = row_max(x, cols);
     RowSum<T> sums;
-    for_vectors<T>(cols, [&](int64_t j, int n) { sums.add(first(exp(load_upto(x + j, n) - largest), n, T{})); });
+    for_vectors<T>(cols,
+                   [&](int64_t j, int n) { sums.add(first(exp(load_upto(x + j, n) - largest), n, T{})); });
     const T log_total = log(sums.total());
-    for_vectors<T>(cols, [&](int64_t j, int n) { store_upto(y + j, (load_upto(x + j, n) - largest) - log_total, n); });
+    for_vectors<T>(
+        cols, [&](int64_t j, int n) { store_upto(y + j, (load_upto(x + j, n) - largest) - log_total, n); });
 }
 
 // dx = y * (dy - sum(dy * y))
@@ -33,7 +35,9 @@ template <class T> void softmax_backward_row(const T* dy, const T* y, T* dx, int
     RowSum<T> sums;
     for_vectors<T>(cols, [&](int64_t j, int n) { sums.add(load_upto(dy + j, n) * load_upto(y + j, n)); });
     const T total = sums.total();
-    for_vectors<T>(cols, [&](int64_t j, int n) { store_upto(dx + j, load_upto(y + j, n) * (load_upto(dy + j, n) - total), n); });
+    for_vectors<T>(cols, [&](int64_t j, int n) {
+        store_upto(dx + j, load_upto(y + j, n) * (load_upto(dy + j, n) - total), n);
+    });
 }
 
 // dx = dy - exp(y) * sum(dy)
@@ -41,8 +45,9 @@ template <class T> void log_softmax_backward_row(const T* dy, const T* y, T* dx,
     RowSum<T> sums;
     for_vectors<T>(cols, [&](int64_t j, int n) { sums.add(load_upto(dy + j, n)); });
     const T total = sums.total();
-    for_vectors<T>(cols,
-                   [&](int64_t j, int n) { store_upto(dx + j, load_upto(dy + j, n) - exp(load_upto(y + j, n)) * total, n); });
+    for_vectors<T>(cols, [&](int64_t j, int n) {
+        store_upto(dx + j, load_upto(dy + j, n) - exp(load_upto(y + j, n)) * total, n);
+    });
 }
 
 }  // namespace
@@ -53,7 +58,8 @@ void softmax(Team& team, const tilefuse_softmax_args& args) {
         using T = decltype(zero);
         const auto row = args.log ? log_softmax_row<T> : softmax_row<T>;
         for (int64_t i = mine.begin; i < mine.end; ++i)
-            row(static_cast<const T*>(args.x) + i * args.cols, static_cast<T*>(args.y) + i * args.cols, args.cols);
+            row(static_cast<const T*>(args.x) + i * args.cols, static_cast<T*>(args.y) + i * args.cols,
+                args.cols);
     });
 }
 
@@ -70,7 +76,8 @@ void softmax_backward(Team& team, const tilefuse_softmax_backward_args& args) {
         const auto row = args.log ? log_softmax_backward_row<T> : softmax_backward_row<T>;
         for (int64_t i = mine.begin; i < mine.end; ++i) {
             const int64_t at = i * args.cols;
-            row(static_cast<const T*>(args.dy) + at, static_cast<const T*>(args.y) + at, static_cast<T*>(args.dx) + at, args.cols);
+            row(static_cast<const T*>(args.dy) + at, static_cast<const T*>(args.y) + at,
+                static_cast<T*>(args.dx) + at, args.cols);
         }
     });
 }
