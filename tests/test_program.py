@@ -136,7 +136,8 @@ def test_gradients_are_central_differences(network: str, weighted: bool) -> None
     program = _core.Program(trained, (6,), len(x), {"kind": loss}, SGD, "float64")
     assert program.train_step(x, y, weight, 1.0)[0] == pytest.approx(step_loss(layers, loss, x, y, weight))
     h = 1e-6
-    frozen = [v for layer in layers if layer.get("trainable") is False for v in (layer["kernel"], layer["bias"])]
+    still = [layer for layer in layers if layer.get("trainable") is False]
+    frozen = [v for layer in still for v in (layer["kernel"], layer["bias"])]
     for before, after in zip(variables(layers), variables(trained), strict=True):
         gradient = before - after  # SGD with learning rate 1
         if any(before is f for f in frozen):
@@ -168,7 +169,9 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[..., None]]] = {
     ),
     "adamw": (
         {"kind": "adam", "weight_decay": 0.04},
-        lambda w, g, s, t: reference.adam_step(w, g, s[0], s[1], step=t, learning_rate=0.1, weight_decay=0.04),
+        lambda w, g, s, t: reference.adam_step(
+            w, g, s[0], s[1], step=t, learning_rate=0.1, weight_decay=0.04
+        ),
     ),
     "amsgrad": (
         {"kind": "adam", "amsgrad": True},
@@ -263,7 +266,12 @@ def test_a_step_opens_one_parallel_region(set_num_threads: Callable[[int], None]
     rng = np.random.default_rng(0)
     layers = [dense(256, 128, "relu"), dropout(), dense(128, 10)]
     program = _core.Program(
-        layers, (256,), 64, {"kind": "mean_squared_error"}, {"kind": "adam", "global_clipnorm": 1.0}, "float64"
+        layers,
+        (256,),
+        64,
+        {"kind": "mean_squared_error"},
+        {"kind": "adam", "global_clipnorm": 1.0},
+        "float64",
     )
     x, y = rng.normal(size=(64, 256)), rng.normal(size=(64, 10))
     for _ in range(3):
@@ -334,7 +342,8 @@ def test_a_program_describes_itself() -> None:
     _, program = mnist_like()
     text = program.describe()
     assert text == repr(program)
-    for phrase in ("batch 32", "relu, dropout", "gelu'", "softmax fused", "dw = x' dy, update", "barrier", "KiB"):
+    phrases = ("batch 32", "relu, dropout", "gelu'", "softmax fused", "dw = x' dy, update", "barrier", "KiB")
+    for phrase in phrases:
         assert phrase in text
     first_layer = [stage for stage in program.stages if stage.startswith("dense_64")]
     assert not any("dx" in stage for stage in first_layer)

@@ -1,7 +1,8 @@
 """Check that the objects of one instruction set share no symbol with another's.
 
-A function that two of them define, such as a standard template that was not inlined, is kept once by the linker: maybe
-the copy with AVX-512 instructions, which then runs on every processor. So weak symbols must lie in their own namespace.
+A function that two of them define, such as a standard template that was not inlined, is kept once by the linker:
+maybe the copy with AVX-512 instructions, which then runs on every processor. So weak symbols must lie in their own
+namespace.
 
 Usage: check_symbols.py BUILD_FOLDER
 """
@@ -41,7 +42,8 @@ def main() -> int:
     found = [line for isa, objects in sorted(by_isa.items()) for line in leaks(isa, objects)]
     for line in found:
         print(line)
-    print(f"{sum(map(len, by_isa.values()))} objects of {', '.join(sorted(by_isa))}: {len(found)} shared symbols")
+    number = sum(map(len, by_isa.values()))
+    print(f"{number} objects of {', '.join(sorted(by_isa))}: {len(found)} shared symbols")
     return 1 if found else 0
 
 
