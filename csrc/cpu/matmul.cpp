@@ -42,6 +42,21 @@ template <class T> int64_t whole_panels(int64_t columns) {
     return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
 }
 
+// [0, n) in `count` parts of nearly equal size, with no division once it is made.
+class Parts {
+public:
+    Parts() = default;
+    Parts(int64_t n, int64_t most) : count((n + most - 1) / most), size_(count ? n / count : 0), larger_(count ? n % count : 0) {}
+
+    int64_t begin(int64_t part) const { return part * size_ + std::min(part, larger_); }
+    int64_t largest() const { return size_ + (larger_ > 0); }
+
+    int64_t count = 0;
+
+private:
+    int64_t size_ = 0, larger_ = 0;
+};
+
 struct Blocking {
     int64_t k, rows, columns;  // columns: of B packed at a time, whole panels
 };
@@ -273,11 +288,10 @@ private:
     // Panels of nearly equal width, so that none has too few accumulators.
     void divide_columns() {
         width_ = columns_.end - columns_.begin;
-        vectors_ = (width_ + lanes<T> - 1) / lanes<T>;
-        count_ = (vectors_ + max_vectors - 1) / max_vectors;
-        tile_rows_ = max_rows(static_cast<int>((vectors_ + count_ - 1) / count_));
+        panels_of_ = Parts((width_ + lanes<T> - 1) / lanes<T>, max_vectors);
+        tile_rows_ = max_rows(static_cast<int>(panels_of_.largest()));
     }
-    int64_t panel_at(int64_t panel) const { return vectors_ * panel / count_ * lanes<T>; }
+    int64_t panel_at(int64_t panel) const { return panels_of_.begin(panel) * lanes<T>; }
     bool packed(int64_t panel) const { return pack_all_ || panel_at(panel + 1) > width_; }
 
     void pack_b(int64_t height) {
@@ -286,7 +300,7 @@ private:
         // same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) The last panel is padded with zeros to whole vectors.
         const bool lies_together = k_ * args_.b_row_stride * static_cast<int64_t>(sizeof(T)) <= l1_bytes;
         pack_all_ = args_.b_col_stride != 1 || (!lies_together && height > 8 * tile_rows_);
-        for (int64_t panel = 0; panel < count_; ++panel) {
+        for (int64_t panel = 0; panel < panels_of_.count; ++panel) {
             if (!packed(panel)) continue;
             const int64_t begin = panel_at(panel), end = panel_at(panel + 1);
             pack_panel(k_, std::min(end, width_) - begin, end - begin, b_ + (columns_.begin + begin) * args_.b_col_stride,
@@ -296,16 +310,14 @@ private:
 
     // The rows of C in the current columns, with the current part of k: strips within groups of panels that fit in L1.
     void multiply(Range rows) const {
-        const int64_t height = rows.end - rows.begin;
-        const int64_t strips = (height + tile_rows_ - 1) / tile_rows_;
-        const auto strip_at = [&](int64_t strip) { return height * strip / strips; };
+        const Parts strips(rows.end - rows.begin, tile_rows_);
         const bool by_column = args_.a_row_stride == 1 && args_.a_col_stride != 1;
         const bool far_apart = args_.a_col_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
-        const bool pack_a = by_column ? (far_apart && k_ > 8) || count_ >= 8 : args_.a_col_stride != 1;
+        const bool pack_a = by_column ? (far_apart && k_ > 8) || panels_of_.count >= 8 : args_.a_col_stride != 1;
         if (pack_a) {
-            for (int64_t strip = 0; strip < strips; ++strip) {
-                const int64_t begin = strip_at(strip);
-                pack_strip(k_, strip_at(strip + 1) - begin, a_ + (rows.begin + begin) * args_.a_row_stride, args_.a_row_stride,
+            for (int64_t strip = 0; strip < strips.count; ++strip) {
+                const int64_t begin = strips.begin(strip);
+                pack_strip(k_, strips.begin(strip + 1) - begin, a_ + (rows.begin + begin) * args_.a_row_stride, args_.a_row_stride,
                            args_.a_col_stride, strips_ + begin * k_);
             }
         }
@@ -313,12 +325,12 @@ private:
         // An update streams through its parameter: it wants long pieces of rows, more than B's place in L1.
         const int64_t group_bytes = update ? l2_bytes * 2 / 3 : l1_bytes;
         const int64_t group = std::max<int64_t>(1, group_bytes / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
-        for (int64_t first = 0; first < count_; first += group) {
-            const int64_t past = std::min(count_, first + group);
+        for (int64_t first = 0; first < panels_of_.count; first += group) {
+            const int64_t past = std::min(panels_of_.count, first + group);
             const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));
-            for (int64_t strip = 0; strip < strips; ++strip) {
-                const int64_t begin = strip_at(strip), row = rows.begin + begin;
-                const int64_t count = strip_at(strip + 1) - begin;
+            for (int64_t strip = 0; strip < strips.count; ++strip) {
+                const int64_t begin = strips.begin(strip), row = rows.begin + begin;
+                const int64_t count = strips.begin(strip + 1) - begin;
                 TileArgs<T> t;
                 t.k = k_;
                 t.accumulate = accumulate_;
@@ -347,7 +359,8 @@ private:
     const T *a_, *b_;
     T* c_;
     Range columns_;
-    int64_t offset_, k_, width_, vectors_, count_;
+    Parts panels_of_;
+    int64_t offset_, k_, width_;
     int tile_rows_;
     bool accumulate_, last_, pack_all_;
 };
