@@ -1,8 +1,8 @@
 """Check that the objects of one instruction set share no symbol with another's.
 
-A function that two of them define, such as a standard template that was not inlined, is kept once by the linker:
-maybe the copy with AVX-512 instructions, which then runs on every processor. So weak symbols must lie in their own
-namespace.
+A function that two of them define, such as a standard template that was not inlined, is kept once by the
+linker: maybe the copy with AVX-512 instructions, which then runs on every processor. So weak symbols must lie
+in their own namespace.
 
 Usage: check_symbols.py BUILD_FOLDER
 """
