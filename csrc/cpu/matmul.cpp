@@ -374,7 +374,7 @@ struct Grid {
 // How many members share out the rows and how many the columns: the member with most to do decides, and what each
 // reads of A and B on top of it (columns of B may have to be packed, so reading them counts more).
 template <class T> Grid choose_grid(const tilefuse_matmul_args& args, int size) {
-    if (args.split == TILEFUSE_SPLIT_ROWS) return {size, 1};
+    if (args.split != TILEFUSE_SPLIT_AUTO) return {size, 1};
     Grid best = {size, 1};
     double best_cost = 0;
     for (int columns = 1; columns <= size; ++columns) {
@@ -392,9 +392,52 @@ template <class T> Grid choose_grid(const tilefuse_matmul_args& args, int size) 
     return best;
 }
 
-template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) {
+int64_t products_of(const tilefuse_matmul_args& args) {
     int64_t products = 1;
     for (int axis = 0; axis < args.batch_axes; ++axis) products *= args.batch_shape[axis];
+    return products;
+}
+
+// Whether members take parts of k: only for one product that is cut into blocks of k anyway.
+template <class T> bool splits_sums(const tilefuse_matmul_args& args) {
+    return args.split == TILEFUSE_SPLIT_SUM && args.k > blocking<T>(args).k && args.beta == 0 && products_of(args) == 1;
+}
+
+// Each member multiplies with its own rows of B. The parts are the blocks of k that one member alone would add up one
+// after the other, and they are added in that order: the bits are the same.
+template <class T> void matmul_by_sums(Team& team, const tilefuse_matmul_args& args) {
+    const int64_t depth = blocking<T>(args).k, parts = (args.k + depth - 1) / depth;
+    const int64_t groups = (team.size + parts - 1) / parts;  // of rows, where there are more members than parts
+    const int64_t size = args.m * args.n;
+    T* const sums = team.shared<T>();
+    const Range mine = team.range(parts * groups);
+    for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
+        const int64_t part = unit / groups, group = unit % groups;
+        tilefuse_matmul_args block = args;
+        block.epilogue = {};
+        block.k = std::min(depth, args.k - part * depth);
+        block.c_row_stride = args.n;
+        Product<T>(block, team.scratch<T>())(static_cast<const T*>(args.a) + part * depth * args.a_col_stride,
+                                             static_cast<const T*>(args.b) + part * depth * args.b_row_stride, sums + part * size,
+                                             0, {args.m * group / groups, args.m * (group + 1) / groups}, {0, args.n});
+    }
+    team.barrier();
+    const Epilogue<T> epilogue(args);
+    const Range rows = team.range(args.m);
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+        T* c = static_cast<T*>(args.c) + i * args.c_row_stride;
+        for_vectors<T>(args.n, [&](int64_t j, int n) {
+            Vec<T> total = load_upto(sums + i * args.n + j, n);
+            for (int64_t part = 1; part < parts; ++part) total += load_upto(sums + part * size + i * args.n + j, n);
+            store_upto(c + j, total, n);
+        });
+        epilogue(c, args.c_row_stride, 0, i, 0, 1, args.n);
+    }
+}
+
+template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) {
+    if (team.size > 1 && splits_sums<T>(args)) return matmul_by_sums<T>(team, args);
+    const int64_t products = products_of(args);
 
     // Whole products to each member where there are enough of them, else a part of every one.
     const bool whole = products >= 2 * team.size;
@@ -445,8 +488,15 @@ void matmul(Team& team, const tilefuse_matmul_args& args) {
 Cost matmul_cost(const tilefuse_matmul_args& args) {
     Cost cost;
     cost.work = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
-    for (int axis = 0; axis < args.batch_axes; ++axis) cost.work *= static_cast<double>(args.batch_shape[axis]);
-    by_dtype(args.dtype, [&](auto zero) { cost.scratch = Product<decltype(zero)>::scratch(args); });
+    cost.work *= static_cast<double>(products_of(args));
+    by_dtype(args.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        cost.scratch = Product<T>::scratch(args);
+        if (splits_sums<T>(args)) {
+            const int64_t depth = blocking<T>(args).k;
+            cost.shared = static_cast<size_t>((args.k + depth - 1) / depth * args.m * args.n) * sizeof(T);
+        }
+    });
     return cost;
 }
 

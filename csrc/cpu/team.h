@@ -19,20 +19,9 @@ struct Cost {
 
 class Barrier {
 public:
-    void wait(int size) {
-        if (size == 1) return;
-        const uint32_t phase = phase_.load(std::memory_order_relaxed);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size)) {
-            arrived_.store(0, std::memory_order_relaxed);
-            phase_.store(phase + 1, std::memory_order_release);
-        } else {
-            wait_for_phase_after(phase);
-        }
-    }
+    void wait(int size);
 
 private:
-    void wait_for_phase_after(uint32_t phase);
-
     alignas(64) std::atomic<uint32_t> arrived_{0};
     alignas(64) std::atomic<uint32_t> phase_{0};
 };
@@ -46,7 +35,9 @@ public:
     Team(int member, int members, Barrier* barrier, char* scratch_memory, char* shared_memory)
         : rank(member), size(members), barrier_(barrier), scratch_(scratch_memory), shared_(shared_memory) {}
 
-    void barrier() { barrier_->wait(size); }
+    void barrier() {
+        if (size > 1) barrier_->wait(size);
+    }
 
     // This member's share of [0, n): contiguous, in the order of the ranks.
     Range range(int64_t n) const { return {n * rank / size, n * (rank + 1) / size}; }

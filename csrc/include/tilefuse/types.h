@@ -13,4 +13,5 @@ typedef enum tilefuse_dtype {
 typedef enum tilefuse_split {
     TILEFUSE_SPLIT_AUTO = 0,  // as the shape suggests
     TILEFUSE_SPLIT_ROWS = 1,  // contiguous rows, the same ones for every kernel with as many rows
+    TILEFUSE_SPLIT_SUM = 2,   // parts of each sum; the members then add them up by rows, as in TILEFUSE_SPLIT_ROWS
 } tilefuse_split;
