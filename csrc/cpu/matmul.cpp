@@ -207,6 +207,20 @@ public:
         if (e_.rule) update_.block(row * n_ + column, n_, c, stride, rows, columns);
     }
 
+    // Asks for what an update needs while its gradient is computed. (Zen 3, two threads, best of 100 blocks in three
+    // interleaved runs: 784-64-64-1 with batch 128 took 275 to 300 us a step without, 243 to 260 with this.)
+    void prefetch(int64_t row, int64_t column, int64_t rows, int64_t columns) const {
+        constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+        const auto ask = [&](const void* base) {
+            const T* first = static_cast<const T*>(base) + row * n_ + column;
+            for (int64_t i = 0; i < rows; ++i, first += n_)
+                for (int64_t j = 0; j < columns; j += line) __builtin_prefetch(first + j);
+        };
+        ask(e_.parameter.w);
+        for (const void* slot : e_.parameter.slots)
+            if (slot) ask(slot);
+    }
+
 private:
     void forward(T* c, int64_t at, int64_t column, int64_t columns) const {
         if (!e_.bias && !e_.preactivation && e_.activation == TILEFUSE_LINEAR) return;
@@ -338,6 +352,7 @@ private:
                 t.a_stride = pack_a ? count : by_column ? args_.a_col_stride : args_.a_row_stride;
                 T* const sums = update ? sums_ : c_ + row * args_.c_row_stride + columns_.begin + left;
                 t.c_stride = update ? right - left : args_.c_row_stride;
+                if (update) epilogue_.prefetch(row, columns_.begin + left, count, right - left);
                 for (int64_t panel = first; panel < past; ++panel) {
                     const int64_t at = panel_at(panel), end = panel_at(panel + 1);
                     t.b = packed(panel) ? panels_ + at * k_ : b_ + columns_.begin + at;
