@@ -166,7 +166,7 @@ void pack_panel(int64_t k, int64_t valid, int64_t columns, const T* b, int64_t r
     }
 }
 
-// strip[k, rows] = A transposed; one vector more than that may be overwritten
+// strip[k, rows] = A transposed
 template <class T> void pack_strip(int64_t k, int64_t rows, const T* a, int64_t row_stride, int64_t col_stride, T* strip) {
     for (int64_t p = 0; p < k; ++p)
         for (int64_t i = 0; i < rows; ++i) strip[p * rows + i] = a[i * row_stride + p * col_stride];

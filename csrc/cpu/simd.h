@@ -87,21 +87,13 @@ template <class T> inline void store_upto(T* p, Vec<T> v, int n) {
     }
 }
 
-// The lanes added (or compared) pairwise: the same order at every call.
+// The lanes added pairwise: the same order at every call.
 template <class T> inline T sum(Vec<T> v) {
     T lane[lanes<T>];
     store(lane, v);
     for (int width = lanes<T> / 2; width > 0; width /= 2)
         for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
     return lane[0];
-}
-
-template <class T> inline T max(Vec<T> v) {
-    T lane[lanes<T>];
-    store(lane, v);
-    T m = lane[0];
-    for (int i = 1; i < lanes<T>; ++i) m = lane[i] > m || lane[i] != lane[i] ? lane[i] : m;
-    return m;
 }
 
 }  // namespace tilefuse::inline TILEFUSE_ISA
