@@ -349,6 +349,33 @@ def test_a_program_describes_itself() -> None:
     assert not any("dx" in stage for stage in first_layer)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_profiling_times_every_stage_and_changes_no_bit(threads: int) -> None:
+    x, y = digits(64)
+    weights = []
+    _core.set_num_threads(threads)
+    try:
+        for profiled in (False, True):
+            layers, program = mnist_like()
+            assert program.timings == []
+            program.profile(profiled)
+            for batch in (slice(0, 32), slice(32, 64)):
+                program.train_step(x[batch], y[batch])
+            times = program.timings
+            weights.append([layer["kernel"] for layer in layers if "kernel" in layer])
+    finally:
+        _core.set_num_threads(0)
+    assert [time["stage"] for time in times] == program.stages
+    matmuls = [time["work"] for time in times if "x w" in time["stage"]]
+    assert matmuls and all(0 < seconds < 1 for seconds in matmuls)
+    assert all(time["wait"] >= 0 for time in times)
+    for plain, timed in zip(*weights, strict=True):
+        np.testing.assert_array_equal(plain, timed)
+    program.profile()
+    assert program.timings == []  # it begins anew
+    program.profile(False)
+
+
 def test_memory_is_shared_between_phases() -> None:
     """Wide layers are split by columns, with barriers between: their buffers take turns."""
     layers = [dense(400, 400, "relu") for _ in range(8)] + [dense(400, 4)]

@@ -317,6 +317,15 @@ void bind_program(py::module_& m) {
         .def_property("iteration", [](const BoundProgram& p) { return p.program().iteration; },
                       [](BoundProgram& p, uint64_t n) { p.program().iteration = n; })
         .def_property_readonly("stages", [](BoundProgram& p) { return p.program().stages(); })
+        .def("profile", [](BoundProgram& p, bool on) { p.program().profile(on); }, "on"_a = true,
+             "Times each stage of the training steps from now on (some 50 ns a stage and step), or stops doing so.")
+        .def_property_readonly("timings", [](BoundProgram& p) {
+            py::list times;
+            for (const program::StageTime& t : p.program().timings())
+                times.append(py::dict("stage"_a = t.text, "work"_a = t.work, "wait"_a = t.wait));
+            return times;
+        }, "Of the steps since `profile`: a dict for each stage, with its text (\"stage\"), the seconds a step that its slowest "
+           "thread worked (\"work\"), and those that a thread waited at the barrier before it (\"wait\").")
         .def_property_readonly("bytes", [](BoundProgram& p) { return p.program().bytes(); })
         .def_property_readonly("output_shape", [](const BoundProgram& p) { return py::tuple(py::cast(output_shape(p.program().spec()))); });
 }

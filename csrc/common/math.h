@@ -8,6 +8,10 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #if defined(__CUDACC__)
 #define TILEFUSE_INLINE __host__ __device__ __forceinline__
 #else
@@ -84,6 +88,47 @@ template <class V> TILEFUSE_INLINE V sqrt(V x) {
         for (int i = 0; i < n; ++i) lane[i] = sqrt(lane[i]);
         std::memcpy(&x, lane, sizeof x);
         return x;
+    }
+}
+
+// 1/sqrt(x) and 1/x to 11 bits (AVX-512: 14), from the processor's tables, for 64-byte vectors.
+#if defined(__AVX512F__)
+template <class V> TILEFUSE_INLINE V root_estimate(V x) { return (V)_mm512_maskz_rsqrt14_ps(0xffff, (__m512)x); }
+template <class V> TILEFUSE_INLINE V reciprocal_estimate(V x) { return (V)_mm512_maskz_rcp14_ps(0xffff, (__m512)x); }
+#elif defined(__AVX__)
+struct Halves {
+    __m256 low, high;
+};
+template <class V> TILEFUSE_INLINE V root_estimate(V x) {
+    const Halves h = bits_as<Halves>(x);
+    return bits_as<V>(Halves{_mm256_rsqrt_ps(h.low), _mm256_rsqrt_ps(h.high)});
+}
+template <class V> TILEFUSE_INLINE V reciprocal_estimate(V x) {
+    const Halves h = bits_as<Halves>(x);
+    return bits_as<V>(Halves{_mm256_rcp_ps(h.low), _mm256_rcp_ps(h.high)});
+}
+#endif
+
+// a / (sqrt(x) + epsilon) for x, epsilon >= 0: what the adaptive optimizers step by. 64-byte vectors in single precision
+// take the processor's estimates for the root and the reciprocal, and a Newton step from each: within 4 units in the last
+// place. On Intel a root and a quotient of that width keep one unit busy for some 35 cycles (Fog, "Instruction tables",
+// Ice Lake), and these 20 instructions for about 10; on Zen 3, with 32 bytes, they are 5 % of a step slower.
+template <class V> TILEFUSE_INLINE V over_root(V a, V x, Element<V> epsilon) {
+#if defined(__AVX__)
+    if constexpr (is_single<V> && sizeof(V) == 64) {
+        constexpr float infinity = __builtin_inff();
+        constexpr float smallest = 1.17549435e-38f;
+        const V r = root_estimate(smallest > x ? all<V>(smallest) : x);  // no 1/0; NaN stays NaN
+        V root = x * r;
+        root += root * (0.5f - root * (0.5f * r));
+        const V divisor = (x < infinity ? root : x) + epsilon;
+        const V first = reciprocal_estimate(divisor);
+        const V second = first + first * (1 - divisor * first);
+        return a * (divisor < infinity ? second : first);
+    } else
+#endif
+    {
+        return a / (sqrt(x) + epsilon);
     }
 }
 

@@ -56,7 +56,7 @@ struct Adagrad {
     static constexpr int slots = 1;  // accumulator
     template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V* slot) {
         slot[0] += g * g;
-        w -= s.learning_rate * g / sqrt(slot[0] + s.epsilon);
+        w -= over_root<V>(s.learning_rate * g, slot[0] + s.epsilon, 0);
     }
 };
 
@@ -70,7 +70,7 @@ template <bool momentum, bool centered> struct Rmsprop {
             mean = s.rho * mean + s.one_minus_rho * g;
             variance -= mean * mean;
         }
-        const V increment = s.learning_rate * g / sqrt(variance + s.epsilon);
+        const V increment = over_root<V>(s.learning_rate * g, variance + s.epsilon, 0);
         if constexpr (momentum) {
             slot[1] = s.momentum * slot[1] + increment;
             w -= slot[1];
@@ -86,7 +86,7 @@ template <bool amsgrad> struct Adam {
         slot[0] += (g - slot[0]) * s.one_minus_beta_1;
         slot[1] += (g * g - slot[1]) * s.one_minus_beta_2;
         if constexpr (amsgrad) slot[2] = max(slot[2], slot[1]);
-        w -= slot[0] * s.alpha / (sqrt(slot[1 + amsgrad]) + s.epsilon);
+        w -= over_root<V>(slot[0] * s.alpha, slot[1 + amsgrad], s.epsilon);
     }
 };
 

@@ -57,10 +57,37 @@ Program::Ready& Program::ready(Mode mode, int64_t batch) {
 
 void Program::run(Ready& ready) {
     const Kernels& table = kernels();
-    run_team(std::min(threads_, threads_for(ready.cost.work)), ready.cost, [&](Team& team) {
-        for (const Stage& stage : ready.plan->stages) {
-            if (stage.barrier) team.barrier();
-            if (stage.enabled) std::visit([&](const auto& args) { table.of(args).run(team, args); }, stage.args);
+    const auto& stages = ready.plan->stages;
+    const int members = std::min(threads_, threads_for(ready.cost.work));
+    const auto run_stage = [&](Team& team, const Stage& stage) {
+        if (stage.enabled) std::visit([&](const auto& args) { table.of(args).run(team, args); }, stage.args);
+    };
+    if (!profiling_) {
+        run_team(members, ready.cost, [&](Team& team) {
+            for (const Stage& stage : stages) {
+                if (stage.barrier) team.barrier();
+                run_stage(team, stage);
+            }
+        });
+        return;
+    }
+    ready.spans.resize(stages.size() * static_cast<size_t>(threads_));
+    ++ready.timed_steps;
+    run_team(members, ready.cost, [&](Team& team) {
+        Span* span = ready.spans.data() + stages.size() * static_cast<size_t>(team.rank);
+        auto before = std::chrono::steady_clock::now();
+        const auto add_to = [&](double& total) {
+            const auto now = std::chrono::steady_clock::now();
+            total += std::chrono::duration<double>(now - before).count();
+            before = now;
+        };
+        for (const Stage& stage : stages) {
+            if (stage.barrier) {
+                team.barrier();
+                add_to(span->wait);
+            }
+            run_stage(team, stage);
+            add_to((span++)->work);
         }
     });
 }
@@ -152,6 +179,36 @@ Totals Program::evaluate(const Data& data, double interval, const Poll& poll) {
 }
 
 void Program::predict(const Data& data, double interval, const Poll& poll) { each_batch(Mode::predict, data, interval, poll); }
+
+void Program::profile(bool on) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    profiling_ = on;
+    for (Ready& r : plans_) {
+        if (on) r.spans.clear(), r.timed_steps = 0;
+    }
+}
+
+std::vector<StageTime> Program::timings() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const Ready* timed = nullptr;
+    for (const Ready& r : plans_)
+        if (r.timed_steps > 0 && r.plan->mode == Mode::train && (!timed || r.plan->batch > timed->plan->batch)) timed = &r;
+    std::vector<StageTime> times;
+    if (timed == nullptr) return times;
+    const size_t stages = timed->plan->stages.size(), members = timed->spans.size() / stages;
+    const double steps = static_cast<double>(timed->timed_steps);
+    for (size_t i = 0; i < stages; ++i) {
+        StageTime time;
+        time.text = timed->plan->stages[i].text;
+        for (size_t member = 0; member < members; ++member) {
+            const Span& span = timed->spans[member * stages + i];
+            time.work = std::max(time.work, span.work / steps);
+            time.wait += span.wait / steps / static_cast<double>(members);
+        }
+        times.push_back(std::move(time));
+    }
+    return times;
+}
 
 int64_t Program::bytes() {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -28,6 +28,12 @@ struct Totals {
     double mean_accuracy() const { return samples ? accuracy / static_cast<double>(samples) : 0; }
 };
 
+// How long a stage took, in seconds a step: its slowest member's work, and the mean wait at the barrier before it.
+struct StageTime {
+    std::string text;
+    double work = 0, wait = 0;
+};
+
 class Program {
 public:
     Program(Spec spec, int64_t batch);
@@ -50,12 +56,21 @@ public:
     std::vector<std::string> stages(); // of a training step, or else of what the program can do
     std::string describe();
 
+    // Times the stages of every training step from now on, or no longer; `timings` tells of the largest batch size since.
+    void profile(bool on);
+    std::vector<StageTime> timings();
+
     uint64_t iteration = 0;  // updates made so far
 
 private:
+    struct Span {
+        double work = 0, wait = 0;
+    };
     struct Ready {
         std::unique_ptr<Plan> plan;
         Cost cost;
+        std::vector<Span> spans;  // [member, stage], where profiling
+        int64_t timed_steps = 0;
     };
 
     Ready& ready(Mode mode, int64_t batch);
@@ -69,6 +84,7 @@ private:
     const int64_t x_bytes_, y_bytes_, output_bytes_;  // of one sample
     tilefuse_optimizer rule_ = {};
     int threads_ = 0;
+    bool profiling_ = false;
     std::vector<Ready> plans_;
     std::mutex mutex_;  // a program runs one thing at a time
 };

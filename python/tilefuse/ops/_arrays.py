@@ -54,7 +54,8 @@ def floats(
 
 def whole(a: Array) -> Array:
     """`a` itself, or a copy if its memory or strides are not aligned to its elements."""
-    if a.flags.aligned and all(stride % a.itemsize == 0 for stride in a.strides):
+    flags = a.flags
+    if flags.aligned and (flags.c_contiguous or all(stride % a.itemsize == 0 for stride in a.strides)):
         return a
     return a.copy()
 

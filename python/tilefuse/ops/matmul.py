@@ -99,8 +99,8 @@ def matmul(
         )
         result = target if in_place else (target.copy() if beta != 0 else np.empty(shape, left.dtype))
     _core.matmul(
-        np.broadcast_to(left, (*shape[:-2], *left.shape[-2:])),
-        np.broadcast_to(right, (*shape[:-2], *right.shape[-2:])),
+        _with_leading_axes(left, shape[:-2]),
+        _with_leading_axes(right, shape[:-2]),
         result,
         bias_row,
         name,
@@ -130,6 +130,8 @@ def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> t
             f"a has shape {a.shape} and b {b.shape} with {flags}; expected a [..., m, k] and b [..., k, n] "
             f"after transposing, but k is {k} in a and {depth} in b"
         )
+    if a.ndim == b.ndim == 2:
+        return m, n
     try:
         lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
@@ -141,10 +143,14 @@ def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> t
 
 
 def _check_precision(precision: str | None, dtype: np.dtype[np.floating]) -> None:
-    if precision in (None, dtype.name) or (precision == "ieee" and dtype == np.float32):
+    if precision is None or precision == dtype.name or (precision == "ieee" and dtype == np.float32):
         return
     if precision in _ELSEWHERE:
         raise ValueError(f"precision {precision!r} is not available on the CPU; expected None or 'float32'")
     if precision in _PRECISIONS:
         raise ValueError(f"precision is {precision!r} and the arrays are of {dtype}; convert the arrays")
     raise ValueError(f"unknown precision {precision!r}; expected None, {', '.join(map(repr, _PRECISIONS))}")
+
+
+def _with_leading_axes(x: Array, lead: tuple[int, ...]) -> Array:
+    return x if x.shape[:-2] == lead else np.broadcast_to(x, (*lead, *x.shape[-2:]))
