@@ -1,36 +1,14 @@
-// The registry of CPU kernels. A kernel listed here is in the table of every instruction set, and nowhere else is a list.
+// The CPU's kernels: a table of them for every instruction set.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "cpu/team.h"
-#include "tilefuse/activation.h"
-#include "tilefuse/data.h"
-#include "tilefuse/dropout.h"
-#include "tilefuse/loss.h"
-#include "tilefuse/matmul.h"
-#include "tilefuse/optimizer.h"
-#include "tilefuse/softmax.h"
+#include "common/registry.h"
 
-// `name` has arguments tilefuse_<name>_args, and in csrc/cpu/<family>.cpp the functions
-// void name(Team&, const tilefuse_name_args&) and Cost name_cost(const tilefuse_name_args&).
-#define TILEFUSE_CPU_KERNELS(kernel) \
-    kernel(matmul)                   \
-    kernel(column_sum)               \
-    kernel(activation)               \
-    kernel(activation_backward)      \
-    kernel(softmax)                  \
-    kernel(softmax_backward)         \
-    kernel(loss)                     \
-    kernel(dropout_mask)             \
-    kernel(dropout)                  \
-    kernel(optimizer)                \
-    kernel(clip_norm)                \
-    kernel(penalty)                  \
-    kernel(gather)                   \
-    kernel(total)
-
+// csrc/cpu/<family>.cpp has, for each of them, void name(Team&, const tilefuse_name_args&) and
+// Cost name_cost(const tilefuse_name_args&).
 namespace tilefuse {
 
 template <class Args> struct Kernel {
@@ -41,13 +19,13 @@ template <class Args> struct Kernel {
 struct Kernels {
     const char* isa;
 #define TILEFUSE_MEMBER(name) Kernel<tilefuse_##name##_args> name;
-    TILEFUSE_CPU_KERNELS(TILEFUSE_MEMBER)
+    TILEFUSE_KERNELS(TILEFUSE_MEMBER)
 #undef TILEFUSE_MEMBER
 
     // The kernel of given arguments: for code that treats all kernels alike.
 #define TILEFUSE_GETTER(name) \
     const Kernel<tilefuse_##name##_args>& of(const tilefuse_##name##_args&) const { return name; }
-    TILEFUSE_CPU_KERNELS(TILEFUSE_GETTER)
+    TILEFUSE_KERNELS(TILEFUSE_GETTER)
 #undef TILEFUSE_GETTER
 };
 

@@ -10,12 +10,12 @@ namespace tilefuse::inline TILEFUSE_ISA {
 #define TILEFUSE_DECLARE(name)                         \
     void name(Team&, const tilefuse_##name##_args&);   \
     Cost name##_cost(const tilefuse_##name##_args&);
-TILEFUSE_CPU_KERNELS(TILEFUSE_DECLARE)
+TILEFUSE_KERNELS(TILEFUSE_DECLARE)
 #undef TILEFUSE_DECLARE
 
 const Kernels& table() {
 #define TILEFUSE_ENTRY(name) {name, name##_cost},
-    static const Kernels kernels = {TILEFUSE_TEXT(TILEFUSE_ISA), TILEFUSE_CPU_KERNELS(TILEFUSE_ENTRY)};
+    static const Kernels kernels = {TILEFUSE_TEXT(TILEFUSE_ISA), TILEFUSE_KERNELS(TILEFUSE_ENTRY)};
 #undef TILEFUSE_ENTRY
     return kernels;
 }

@@ -1,0 +1,27 @@
+// The registry: every kernel of the library, on every device, by its name. Nowhere else is a list.
+#pragma once
+
+#include "tilefuse/activation.h"
+#include "tilefuse/data.h"
+#include "tilefuse/dropout.h"
+#include "tilefuse/loss.h"
+#include "tilefuse/matmul.h"
+#include "tilefuse/optimizer.h"
+#include "tilefuse/softmax.h"
+
+// `name` has arguments tilefuse_<name>_args, declared in include/tilefuse/<family>.h.
+#define TILEFUSE_KERNELS(kernel) \
+    kernel(matmul)               \
+    kernel(column_sum)           \
+    kernel(activation)           \
+    kernel(activation_backward)  \
+    kernel(softmax)              \
+    kernel(softmax_backward)     \
+    kernel(loss)                 \
+    kernel(dropout_mask)         \
+    kernel(dropout)              \
+    kernel(optimizer)            \
+    kernel(clip_norm)            \
+    kernel(penalty)              \
+    kernel(gather)               \
+    kernel(total)
