@@ -166,9 +166,18 @@ void pack_panel(int64_t k, int64_t valid, int64_t columns, const T* b, int64_t r
     }
 }
 
-// strip[k, rows] = A transposed
+// strip[k, rows] = A transposed. Contiguous columns of A are copied by whole vectors, of which the next copy overwrites
+// what is past `rows`: there must be room for one vector after the strip. (Zen 3, 784 x 128 with k = 32: 78 GFLOP/s with
+// vectors, 60 element by element.)
 template <class T> void pack_strip(int64_t k, int64_t rows, const T* a, int64_t row_stride, int64_t col_stride, T* strip) {
-    for (int64_t p = 0; p < k; ++p)
+    int64_t p = 0;
+    if (row_stride == 1) {
+        const int64_t last = (rows - 1) / lanes<T> * lanes<T>;
+        // As long as A's memory goes on for a whole vector.
+        for (; p < k && (k - 1 - p) * col_stride + rows >= last + lanes<T>; ++p)
+            for (int64_t i = 0; i <= last; i += lanes<T>) store(strip + p * rows + i, load(a + p * col_stride + i));
+    }
+    for (; p < k; ++p)
         for (int64_t i = 0; i < rows; ++i) strip[p * rows + i] = a[i * row_stride + p * col_stride];
 }
 
@@ -265,11 +274,11 @@ template <class T> class Product {
 public:
     Product(const tilefuse_matmul_args& args, T* scratch)
         : args_(args), blocking_(blocking<T>(args)), epilogue_(args), panels_(scratch),
-          strips_(panels_ + blocking_.k * blocking_.columns), sums_(strips_ + blocking_.k * blocking_.rows) {}
+          strips_(panels_ + blocking_.k * blocking_.columns), sums_(strips_ + blocking_.k * blocking_.rows + lanes<T>) {}
 
     static size_t scratch(const tilefuse_matmul_args& args) {
         const Blocking b = blocking<T>(args);
-        return static_cast<size_t>(b.k * b.columns + b.k * b.rows + most_rows * b.columns) * sizeof(T);
+        return static_cast<size_t>(b.k * b.columns + b.k * b.rows + lanes<T> + most_rows * b.columns) * sizeof(T);
     }
 
     void operator()(const T* a, const T* b, T* c, int64_t offset, Range rows, Range columns) {
@@ -328,13 +337,6 @@ private:
         const bool by_column = args_.a_row_stride == 1 && args_.a_col_stride != 1;
         const bool far_apart = args_.a_col_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
         const bool pack_a = by_column ? (far_apart && k_ > 8) || panels_of_.count >= 8 : args_.a_col_stride != 1;
-        if (pack_a) {
-            for (int64_t strip = 0; strip < strips.count; ++strip) {
-                const int64_t begin = strips.begin(strip);
-                pack_strip(k_, strips.begin(strip + 1) - begin, a_ + (rows.begin + begin) * args_.a_row_stride, args_.a_row_stride,
-                           args_.a_col_stride, strips_ + begin * k_);
-            }
-        }
         const bool update = args_.epilogue.rule != nullptr;
         // An update streams through its parameter: it wants long pieces of rows, more than B's place in L1.
         const int64_t group_bytes = update ? l2_bytes * 2 / 3 : l1_bytes;
@@ -345,6 +347,9 @@ private:
             for (int64_t strip = 0; strip < strips.count; ++strip) {
                 const int64_t begin = strips.begin(strip), row = rows.begin + begin;
                 const int64_t count = strips.begin(strip + 1) - begin;
+                if (pack_a && first == 0) {
+                    pack_strip(k_, count, a_ + row * args_.a_row_stride, args_.a_row_stride, args_.a_col_stride, strips_ + begin * k_);
+                }
                 TileArgs<T> t;
                 t.k = k_;
                 t.accumulate = accumulate_;
