@@ -31,9 +31,10 @@ void activation(const py::array& x, py::array& y, const std::string& name, doubl
     args.alpha = alpha;
     args.rows = x.size();
     args.cols = 1;
-    args.x = input(x, "x", args.dtype, x.size());
-    args.y = output(y, "y", args.dtype, x.size());
-    run_released(args);
+    Call call;
+    args.x = call.input(x, "x", args.dtype, x.size());
+    args.y = call.output(y, "y", args.dtype, x.size());
+    call.run(args);
 }
 
 // dx = dy * f'(at)
@@ -45,10 +46,11 @@ void activation_backward(const py::array& dy, const py::array& at, py::array& dx
     args.alpha = alpha;
     args.rows = dy.size();
     args.cols = 1;
-    args.dy = input(dy, "dy", args.dtype, dy.size());
-    args.at = input(at, "at", args.dtype, dy.size());
-    args.dx = output(dx, "dx", args.dtype, dy.size());
-    run_released(args);
+    Call call;
+    args.dy = call.input(dy, "dy", args.dtype, dy.size());
+    args.at = call.input(at, "at", args.dtype, dy.size());
+    args.dx = call.output(dx, "dx", args.dtype, dy.size());
+    call.run(args);
 }
 
 }  // namespace

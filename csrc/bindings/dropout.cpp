@@ -24,28 +24,30 @@ void dropout_mask(py::array& mask, double rate, uint64_t seed, uint64_t step) {
     require_mask(mask, mask.size());
     require_rate(rate);
     if (!mask.writeable()) throw py::value_error("mask is read-only: pass a writeable array");
+    Call call;
     tilefuse_dropout_mask_args args = {};
     args.rows = mask.size();
     args.cols = 1;
     args.seed = seed;
-    args.step = &step;
+    args.step = static_cast<const uint64_t*>(call.read(&step, sizeof step));
     args.rate = rate;
-    args.mask = static_cast<uint8_t*>(mask.mutable_data());
-    run_released(args);
+    args.mask = static_cast<uint8_t*>(call.write(mask.mutable_data(), mask.nbytes()));
+    call.run(args);
 }
 
 void dropout(const py::array& x, const py::array& mask, py::array& y, double rate) {
     require_mask(mask, x.size());
     require_rate(rate);
+    Call call;
     tilefuse_dropout_args args = {};
     args.dtype = dtype_of(x, "x");
     args.rows = x.size();
     args.cols = 1;
-    args.x = input(x, "x", args.dtype, x.size());
-    args.mask = static_cast<const uint8_t*>(mask.data());
+    args.x = call.input(x, "x", args.dtype, x.size());
+    args.mask = static_cast<const uint8_t*>(call.read(mask.data(), mask.nbytes()));
     args.scale = 1 / (1 - rate);
-    args.y = output(y, "y", args.dtype, x.size());
-    run_released(args);
+    args.y = call.output(y, "y", args.dtype, x.size());
+    call.run(args);
 }
 
 }  // namespace

@@ -33,6 +33,12 @@ const void* class_ids(const py::array& labels, py::ssize_t rows, int64_t classes
                               std::to_string(rows) + " class ids, C-contiguous");
     }
     const auto* ids = static_cast<const int32_t*>(labels.data());
+    std::vector<int32_t> on_host;
+    if (!backend::uses_host_memory() && backend::owns(ids)) {
+        on_host.resize(static_cast<size_t>(rows));
+        backend::copy_out(on_host.data(), ids, sizeof(int32_t) * on_host.size());
+        ids = on_host.data();
+    }
     for (py::ssize_t i = 0; i < rows; ++i) {
         if (ids[i] < 0 || ids[i] >= classes) {
             throw py::value_error("label " + std::to_string(ids[i]) +
@@ -40,7 +46,7 @@ const void* class_ids(const py::array& labels, py::ssize_t rows, int64_t classes
                                   ")");
         }
     }
-    return ids;
+    return labels.data();
 }
 
 // The mean over the rows of x [rows, cols] of their weighted losses; writes its gradient to dx.
@@ -48,8 +54,8 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
             const py::object& sample_weight, double label_smoothing, py::array& dx) {
     if (x.ndim() != 2) throw py::value_error("x has " + std::to_string(x.ndim()) + " axes; expected 2");
     const py::ssize_t rows = x.shape(0);
-    std::vector<double> row_loss(static_cast<size_t>(rows));
     double sum = 0;
+    Call call;
 
     tilefuse_loss_args args = {};
     args.dtype = dtype_of(x, "x");
@@ -58,29 +64,25 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
     args.label_smoothing = label_smoothing;
     args.rows = rows;
     args.cols = x.shape(1);
-    args.x = input(x, "x", args.dtype, x.size());
+    args.x = call.input(x, "x", args.dtype, x.size());
     args.labels = args.loss == TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY
-                      ? class_ids(labels, rows, args.cols)
-                      : input(labels, "labels", args.dtype, x.size());
+                      ? call.read(class_ids(labels, rows, args.cols), labels.nbytes())
+                      : call.input(labels, "labels", args.dtype, x.size());
     py::array weight;
     if (!sample_weight.is_none()) {
         weight = sample_weight.cast<py::array>();
-        args.sample_weight = input(weight, "sample_weight", args.dtype, rows);
+        args.sample_weight = call.input(weight, "sample_weight", args.dtype, rows);
     }
     args.rows_per_sample = 1;
     args.scale = 1.0 / static_cast<double>(rows > 0 ? rows : 1);
-    args.dx = output(dx, "dx", args.dtype, x.size());
-    args.row_loss = row_loss.data();
+    args.dx = call.output(dx, "dx", args.dtype, x.size());
+    args.row_loss = call.scratch<double>(rows);
 
     tilefuse_total_args total = {};
     total.n = rows;
-    total.x = row_loss.data();
-    total.sum = &sum;
-    {
-        py::gil_scoped_release release;
-        run(args);
-        run(total);
-    }
+    total.x = args.row_loss;
+    total.sum = static_cast<double*>(call.write(&sum, sizeof sum));
+    call.run(args, total);
     return sum * args.scale;
 }
 

@@ -50,9 +50,10 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
     if (args.n > 1 && out.size() > 0 && stride_of(out, ndim - 1) != 1) {
         throw py::value_error("out's last axis is not contiguous: pass an array whose last axis is");
     }
-    args.a = a.data();
-    args.b = b.data();
-    args.c = out.mutable_data();
+    Call call;
+    args.a = call.strided_input(a);
+    args.b = call.strided_input(b);
+    args.c = call.strided_in_out(out);
     args.a_row_stride = stride_of(a, ndim - 2);
     args.a_col_stride = stride_of(a, ndim - 1);
     args.b_row_stride = stride_of(b, ndim - 2);
@@ -64,7 +65,7 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
     py::array bias_array, pre;
     if (!bias.is_none()) {
         bias_array = bias.cast<py::array>();
-        args.epilogue.bias = input(bias_array, "bias", args.dtype, args.n);
+        args.epilogue.bias = call.input(bias_array, "bias", args.dtype, args.n);
     }
     if (!preactivation.is_none()) {
         pre = preactivation.cast<py::array>();
@@ -74,9 +75,9 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
         if (!same) throw py::value_error("preactivation must have out's shape and strides");
         if (!pre.writeable()) throw py::value_error("preactivation is read-only: pass a writeable array");
         check_operand(pre, "preactivation", args.dtype, ndim);
-        args.epilogue.preactivation = pre.mutable_data();
+        args.epilogue.preactivation = call.strided_in_out(pre);
     }
-    if (out.size() > 0) run_released(args);
+    if (out.size() > 0) call.run(args);
 }
 
 // out[j] = sum over i of x[i, j]
@@ -86,9 +87,10 @@ void column_sum(const py::array& x, py::array& out) {
     if (x.ndim() != 2) throw py::value_error("x has " + std::to_string(x.ndim()) + " axes; expected 2");
     args.m = x.shape(0);
     args.n = x.shape(1);
-    args.x = input(x, "x", args.dtype, args.m * args.n);
-    args.y = output(out, "out", args.dtype, args.n);
-    run_released(args);
+    Call call;
+    args.x = call.input(x, "x", args.dtype, args.m * args.n);
+    args.y = call.output(out, "out", args.dtype, args.n);
+    call.run(args);
 }
 
 }  // namespace

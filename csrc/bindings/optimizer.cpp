@@ -28,24 +28,25 @@ void optimizer_step(const py::dict& description, Arrays params, const Arrays& gr
     if (params.empty()) return;
     const size_t slot_arrays = static_cast<size_t>(slot_count(rule));
     std::vector<tilefuse_parameter> parameters(params.size());
+    Call call;
     tilefuse_optimizer_args args = {};
     args.dtype = dtype_of(params[0], "params[0]");
-    args.rule = &rule;
+    args.rule = static_cast<const tilefuse_optimizer*>(call.read(&rule, sizeof rule));
     args.parameters = parameters.data();
     args.count = static_cast<int64_t>(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
         tilefuse_parameter& p = parameters[i];
         p = {};
         p.n = params[i].size();
-        p.w = output(params[i], "params", args.dtype, p.n);
-        p.dw = input(grads[i], "grads", args.dtype, p.n);
+        p.w = call.in_out(params[i], "params", args.dtype, p.n);
+        p.dw = call.input(grads[i], "grads", args.dtype, p.n);
         if (slots[i].size() != slot_arrays) {
             throw py::value_error("a parameter has " + std::to_string(slots[i].size()) + " slots; expected " +
                                   std::to_string(slot_arrays));
         }
-        for (size_t s = 0; s < slot_arrays; ++s) p.slots[s] = output(slots[i][s], "slots", args.dtype, p.n);
+        for (size_t s = 0; s < slot_arrays; ++s) p.slots[s] = call.in_out(slots[i][s], "slots", args.dtype, p.n);
     }
-    run_released(args);
+    call.run(args);
 }
 
 // (scales, norms): what each gradient is to be multiplied by, and the norms of the gradients.
@@ -54,20 +55,22 @@ std::pair<std::vector<double>, std::vector<double>> clip_norm(const Arrays& grad
     std::vector<tilefuse_parameter> parameters(grads.size());
     std::vector<double> scales(grads.size()), norms(grads.size());
     if (grads.empty()) return {scales, norms};
+    Call call;
     tilefuse_clip_norm_args args = {};
     args.dtype = dtype_of(grads[0], "grads[0]");
     args.parameters = parameters.data();
     args.count = static_cast<int64_t>(grads.size());
+    const auto bytes = static_cast<py::ssize_t>(grads.size() * sizeof(double));
     args.limit = limit;
     args.global = global;
-    args.scales = scales.data();
-    args.norms = norms.data();
+    args.scales = static_cast<double*>(call.write(scales.data(), bytes));
+    args.norms = static_cast<double*>(call.write(norms.data(), bytes));
     for (size_t i = 0; i < grads.size(); ++i) {
         parameters[i] = {};
         parameters[i].n = grads[i].size();
-        parameters[i].dw = input(grads[i], "grads", args.dtype, grads[i].size());
+        parameters[i].dw = call.input(grads[i], "grads", args.dtype, grads[i].size());
     }
-    run_released(args);
+    call.run(args);
     return {scales, norms};
 }
 

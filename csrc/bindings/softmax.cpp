@@ -15,19 +15,21 @@ void softmax(const py::array& x, py::array& y, bool log) {
     tilefuse_softmax_args args = {};
     set_shape(args, x, "x");
     args.log = log;
-    args.x = input(x, "x", args.dtype, x.size());
-    args.y = output(y, "y", args.dtype, x.size());
-    run_released(args);
+    Call call;
+    args.x = call.input(x, "x", args.dtype, x.size());
+    args.y = call.output(y, "y", args.dtype, x.size());
+    call.run(args);
 }
 
 void softmax_backward(const py::array& dy, const py::array& y, py::array& dx, bool log) {
     tilefuse_softmax_backward_args args = {};
     set_shape(args, dy, "dy");
     args.log = log;
-    args.dy = input(dy, "dy", args.dtype, dy.size());
-    args.y = input(y, "y", args.dtype, dy.size());
-    args.dx = output(dx, "dx", args.dtype, dy.size());
-    run_released(args);
+    Call call;
+    args.dy = call.input(dy, "dy", args.dtype, dy.size());
+    args.y = call.input(y, "y", args.dtype, dy.size());
+    args.dx = call.output(dx, "dx", args.dtype, dy.size());
+    call.run(args);
 }
 
 }  // namespace
