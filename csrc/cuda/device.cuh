@@ -12,6 +12,11 @@
 
 #include <cstdint>
 
+// TILEFUSE_UNROLL(n), before a loop: n copies of its body; all of them, and so arrays in registers, where it has no more
+// passes.
+#define TILEFUSE_UNROLL(n) TILEFUSE_PRAGMA(unroll n)
+#define TILEFUSE_PRAGMA(text) _Pragma(#text)
+
 namespace tilefuse::cuda {
 
 // ---- shared memory --------------------------------------------------------------------------------------------------
