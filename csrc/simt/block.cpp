@@ -17,9 +17,7 @@ namespace simt {
 std::recursive_mutex mutex;
 Block block;
 Report report;
-#if !defined(TILEFUSE_SIMT_CHECKED)
 thread_local const ThreadPlace* place = nullptr;
-#endif
 
 namespace {
 
@@ -55,6 +53,20 @@ OrderSetting& setting() {
     return the_setting;
 }
 Order order;  // of the running launch
+
+// The blocks in the order in which they run: the i-th one is at (first + i * step) % blocks of the grid.
+struct Sequence {
+    uint64_t blocks = 1, first = 0, step = 1;
+    Sequence() = default;
+    explicit Sequence(uint64_t n) : blocks(n) {
+        if (order == Order::reverse) first = step = n - 1;
+        if (order == Order::random) {
+            first = random_number() % n;
+            do step = random_number() % n + 1;
+            while (std::gcd(step, n) != 1);
+        }
+    }
+} sequence;
 
 // A set bit of a mask that is not zero: the one that the order takes next.
 unsigned pick_bit(unsigned mask) {
@@ -172,9 +184,8 @@ void report_stuck() {
     report.where = block.thread[waits].where;
 }
 
-void start_block(uint3 index) {
-    block.block = index;
-    block.serial++;
+void start_block() {
+    block.block = block_of(block.serial);
     block.waiting = block.exited = 0;
     for (unsigned w = 0; w < block.warps; w++) {
         const unsigned lanes = block.threads - w * warp_size;
@@ -183,11 +194,10 @@ void start_block(uint3 index) {
     }
     block.ready_warps = block.warps < 32 ? (1u << block.warps) - 1 : ~0u;
     start_shared(block.launch->shared_bytes);
-    if constexpr (checked) start_checking_block();
 }
 
-void run_block(uint3 index) {
-    start_block(index);
+void run_block() {
+    start_block();
     go_on(host, pick());
     make_running(nullptr);
     if (!report.kind && block.exited != block.threads) report_stuck();
@@ -205,6 +215,14 @@ void run_block(uint3 index) {
 }
 
 }  // namespace
+
+uint3 block_of(uint64_t serial) {
+    const auto i = static_cast<unsigned __int128>(serial - block.first_serial);
+    const auto at = static_cast<uint64_t>((sequence.first + i * sequence.step) % sequence.blocks);
+    const dim3 grid = block.grid_size;
+    return {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
+            static_cast<unsigned>(at / grid.x / grid.y)};
+}
 
 uint64_t random_number() {  // xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016
     uint64_t& x = setting().random;
@@ -304,18 +322,11 @@ void run(const Launch& launch) {
     }
     if constexpr (checked) start_checking(launch);
 
-    const uint64_t blocks = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-    uint64_t at = 0, step = 1;
-    if (order == Order::reverse) at = blocks - 1, step = blocks - 1;
-    if (order == Order::random) {
-        at = random_number() % blocks;
-        do step = random_number() % blocks + 1;
-        while (std::gcd(step, blocks) != 1);
-    }
-    for (uint64_t i = 0; i < blocks; i++, at = (at + step) % blocks) {
-        const auto x = static_cast<unsigned>(at % launch.grid.x), y = static_cast<unsigned>(at / launch.grid.x % launch.grid.y),
-                   z = static_cast<unsigned>(at / launch.grid.x / launch.grid.y);
-        run_block({x, y, z});
+    sequence = Sequence(uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z);
+    block.first_serial = block.serial + 1;
+    for (uint64_t i = 0; i < sequence.blocks; i++) {
+        block.serial++;
+        run_block();
     }
     check_red_zones(launch.kernel);
     if constexpr (checked) finish_checking();

@@ -6,7 +6,7 @@
 namespace simt {
 
 void start_checking(const Launch&);
-void start_checking_block();
+void start_checking_block(size_t shared_used);  // by the block before it, in bytes from the beginning
 void finish_checking();
 void block_has_met();                          // at its barrier
 void warp_has_met(unsigned warp, unsigned lanes);

@@ -55,7 +55,8 @@ struct Warp {
 };
 
 struct Block : BlockPlace {
-    uint64_t serial;  // a different one for every block that ever ran
+    uint64_t serial;  // a different one for every block that ever ran, and
+    uint64_t first_serial;  // of the launch's first one
     const Launch* launch;
     unsigned threads, warps;
     unsigned waiting, exited;  // threads at the barrier, threads that are done
@@ -66,13 +67,17 @@ struct Block : BlockPlace {
     Thread* running;
 };
 extern Block block;
+uint3 block_of(uint64_t serial);  // of this launch
+
+// The running thread's place; null while the host's own code runs on this operating-system thread.
+extern thread_local const ThreadPlace* place __attribute__((tls_model("initial-exec")));
 
 // What a fibre has found; made into a Finding when the host's own stack runs again.
 struct Report {
     const char* kind = nullptr;
     unsigned thread = 0;
     const void* code = nullptr;  // where: an address, or else
-    Where where;
+    Where where = {};
     char text[512] = "";
     const void* other_code = nullptr;  // the other party's place: appended to the text
 };

@@ -29,9 +29,10 @@ struct Pool {
         if (p == MAP_FAILED) throw std::bad_alloc();
         memory = static_cast<char*>(p);
     }
+    char* bottom(int stack) const { return memory + stack * stride + guard_bytes; }
     int take() {
         if (free_count) return free[--free_count];
-        if (mprotect(stack_bottom(made), stack_bytes, PROT_READ | PROT_WRITE) != 0) abort();
+        if (mprotect(bottom(made), stack_bytes, PROT_READ | PROT_WRITE) != 0) abort();
         return made++;
     }
 };
@@ -43,7 +44,9 @@ Pool& pool() {
 
 }  // namespace
 
-char* stack_bottom(int stack) { return pool().memory + stack * stride + guard_bytes; }
+bool is_stack(const void* p) {
+    return reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(pool().memory) < stride * max_stacks;
+}
 
 void release_stack(int stack) { pool().free[pool().free_count++] = stack; }
 
@@ -87,12 +90,13 @@ void switch_context(Context& from, Context to) { simt_switch(&from, to); }
 Fibre new_fibre(void (*entry)()) {
     const int stack = pool().take();
     // Stacks start at different offsets in their pages, or all would share the same few sets of the cache.
-    auto top = reinterpret_cast<uintptr_t>(stack_bottom(stack)) + stack_bytes - 64 - stack % 16 * 256;
+    char* bottom = pool().bottom(stack);
+    char* top = bottom + stack_bytes - 64 - stack % 16 * 256;
     auto* p = reinterpret_cast<void**>(top);
     *--p = nullptr;  // the return address of `entry`; at a function's first instruction rsp is 8 below a multiple of 16
     *--p = reinterpret_cast<void*>(entry);
     for (int i = 0; i < 6; i++) *--p = nullptr;
-    return {p, stack};
+    return {p, stack, bottom};
 }
 
 #else
@@ -108,11 +112,11 @@ Fibre new_fibre(void (*entry)()) {
     const int stack = pool().take();
     ucontext_t* context = &pool().contexts[stack];
     getcontext(context);
-    context->uc_stack.ss_sp = stack_bottom(stack);
+    context->uc_stack.ss_sp = pool().bottom(stack);
     context->uc_stack.ss_size = stack_bytes;
     context->uc_link = nullptr;
     makecontext(context, entry, 0);
-    return {context, stack};
+    return {context, stack, pool().bottom(stack)};
 }
 
 #endif

@@ -17,7 +17,8 @@ using Context = ucontext_t*;
 
 struct Fibre {
     Context context = nullptr;  // where it goes on; null: not started
-    int stack = -1;             // of the pool below
+    int stack = -1;             // of the pool below,
+    char* bottom = nullptr;     // and its lowest address
 };
 
 // Leaves the running context, kept in `from`, for `to`.
@@ -28,8 +29,7 @@ Fibre new_fibre(void (*entry)());
 void release_stack(int stack);  // may be the running one, until the next switch
 void release_all_stacks();
 
-// The bounds of a stack of the pool.
 constexpr size_t stack_bytes = 128 * 1024;
-char* stack_bottom(int stack);
+bool is_stack(const void*);  // whether it points into the pool
 
 }  // namespace simt

@@ -174,6 +174,7 @@ SharedArray* add_shared(const char* name, size_t bytes) {
 }  // namespace
 
 void start_shared(size_t dynamic_bytes) {
+    if constexpr (checked) start_checking_block(shared.used);
     shared.count = 0;
     shared.used = gap_bytes;
     shared.static_bytes = 0;
