@@ -1,0 +1,95 @@
+// What the executor's module has beside kernels: findings, the order of the threads, counts, arrays in device memory.
+#include "simt/simt.h"
+
+#include <pybind11/stl.h>
+
+#include <exception>
+#include <functional>
+
+#include "bindings/arrays.h"
+
+namespace tilefuse::bindings {
+namespace {
+
+py::tuple tuple_of(uint3 v) { return py::make_tuple(v.x, v.y, v.z); }
+
+py::object& finding_type() {
+    static py::gil_safe_call_once_and_store<py::object> type;
+    return type
+        .call_once_and_store_result([] {
+            return py::reinterpret_steal<py::object>(
+                PyErr_NewExceptionWithDoc("tilefuse.Finding",
+                                          "What a kernel did wrong: `kind`, `kernel`, `block`, `thread`, `file` and `line`.",
+                                          PyExc_RuntimeError, nullptr));
+        })
+        .get_stored();
+}
+
+void translate(std::exception_ptr error) {
+    try {
+        if (error) std::rethrow_exception(error);
+    } catch (const simt::Finding& found) {
+        py::object finding = finding_type()(found.what());
+        finding.attr("kind") = found.kind;
+        finding.attr("kernel") = found.kernel;
+        finding.attr("block") = tuple_of(found.block);
+        finding.attr("thread") = tuple_of(found.thread);
+        finding.attr("file") = found.source.file;
+        finding.attr("line") = found.source.line;
+        PyErr_SetObject(finding_type().ptr(), finding.ptr());
+    }
+}
+
+// A NumPy array over device memory, which is freed with it.
+py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
+    py::ssize_t bytes = dtype.itemsize();
+    for (const py::ssize_t n : shape) {
+        if (n < 0) throw py::value_error("shape is " + shape_text(shape) + "; expected no negative number");
+        bytes *= n;
+    }
+    void* memory = backend::allocate(static_cast<size_t>(bytes));
+    return py::array(dtype, shape, memory, py::capsule(memory, backend::release));
+}
+
+py::list counts() {
+    py::list launches;
+    for (const simt::LaunchCount& launch : simt::counts()) {
+        const auto dict_of = [](const simt::AccessCount& c) {
+            return py::dict(py::arg("file") = c.source.file, py::arg("line") = c.source.line, py::arg("shared") = c.shared,
+                            py::arg("write") = c.write, py::arg("accesses") = c.accesses, py::arg("bytes") = c.bytes,
+                            py::arg("transfers") = c.transfers, py::arg("ideal") = c.ideal);
+        };
+        py::list accesses;
+        for (const simt::AccessCount& c : launch.accesses) accesses.append(dict_of(c));
+        launches.append(py::dict(py::arg("kernel") = launch.kernel, py::arg("grid") = tuple_of(launch.grid),
+                                 py::arg("block") = tuple_of(launch.block), py::arg("accesses") = accesses,
+                                 py::arg("global") = dict_of(launch.total(false)),
+                                 py::arg("shared") = dict_of(launch.total(true))));
+    }
+    return launches;
+}
+
+}  // namespace
+
+void bind_machine(py::module_& m) {
+    m.attr("checked") = simt::checked;
+    m.attr("Finding") = finding_type();
+    py::register_local_exception_translator(translate);
+    m.def("empty", &empty, py::arg("shape"), py::arg("dtype"), "A NumPy array over device memory, not initialised.");
+    m.def("owns", [](const py::array& a) { return backend::owns(a.data()); }, py::arg("array"),
+          "Whether the array lies in device memory, so that kernels work on it in place.");
+    m.def("set_order", [](const std::string& order) { simt::set_order(order); }, py::arg("order"),
+          "The order in which threads and blocks run: 'forward', 'reverse', 'random' or 'random:<seed>'.");
+    m.def("counts", &counts,
+          "Of each launch since the last reset (checked build): what the accesses of its warps came to, in sectors of 32 "
+          "bytes (global memory) or wavefronts (shared memory), and the fewest that would do.");
+    m.def("reset_counts", &simt::reset_counts);
+    m.def("live_allocations", [] {
+        const simt::Usage usage = simt::live_allocations();
+        return py::make_tuple(usage.count, usage.bytes);
+    }, "Allocations of device memory and their bytes.");
+    m.def("set_registers", &simt::set_registers, py::arg("kernel"), py::arg("registers"),
+          "What a thread of the kernel uses, from nvcc's report: a launch that needs more than a GPU has is refused.");
+}
+
+}  // namespace tilefuse::bindings
