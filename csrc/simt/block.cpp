@@ -140,6 +140,7 @@ Finding finding_of(const Report& r) {
     const Source source = r.code ? source_of(r.code) : source_of(r.where);
     std::string text = r.text;
     if (r.other_code) text += " at " + source_of(r.other_code).text();
+    if (r.thread == whole_block) return Finding(r.kind, block.launch->kernel, text);
     return Finding(r.kind, block.launch->kernel, block.block, block.thread[r.thread].thread, source, text);
 }
 
@@ -332,10 +333,13 @@ void run(const Launch& launch) {
     if constexpr (checked) finish_checking();
 }
 
-Finding::Finding(std::string kind_, std::string kernel_, uint3 block_, uint3 thread_, Source source_,
-                 const std::string& text)
+Finding::Finding(const std::string& kind_, const std::string& kernel_, const std::string& text)
+    : std::runtime_error(kind_ + ": kernel " + kernel_ + ": " + text), kind(kind_), kernel(kernel_) {}
+
+Finding::Finding(const std::string& kind_, const std::string& kernel_, uint3 block_, uint3 thread_,
+                 const Source& source_, const std::string& text)
     : std::runtime_error(kind_ + ": kernel " + kernel_ + ", block " + text_of(block_) + ", thread " +
                          text_of(thread_) + ", " + source_.text() + ": " + text),
-      kind(std::move(kind_)), kernel(std::move(kernel_)), block(block_), thread(thread_), source(std::move(source_)) {}
+      kind(kind_), kernel(kernel_), block(block_), thread(thread_), source(source_) {}
 
 }  // namespace simt

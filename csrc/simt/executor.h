@@ -72,10 +72,11 @@ uint3 block_of(uint64_t serial);  // of this launch
 // The running thread's place; null while the host's own code runs on this operating-system thread.
 extern thread_local const ThreadPlace* place __attribute__((tls_model("initial-exec")));
 
+constexpr unsigned whole_block = ~0u;
 // What a fibre has found; made into a Finding when the host's own stack runs again.
 struct Report {
     const char* kind = nullptr;
-    unsigned thread = 0;
+    unsigned thread = 0;         // or whole_block: not known which
     const void* code = nullptr;  // where: an address, or else
     Where where = {};
     char text[512] = "";

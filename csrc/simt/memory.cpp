@@ -143,8 +143,8 @@ void check_red_zones(const char* kernel) {
         const std::string where = offset < 0 ? std::to_string(-offset) + " bytes before its beginning"
                                              : std::to_string(offset - static_cast<std::ptrdiff_t>(a.bytes)) +
                                                    " bytes past its end";
-        throw Finding("out of bounds", kernel, {}, {}, {},
-                      "has written outside an allocation of " + std::to_string(a.bytes) + " bytes, " + where);
+        throw Finding("out of bounds", kernel,
+                      "it has written outside an allocation of " + std::to_string(a.bytes) + " bytes, " + where);
     }
 }
 
@@ -225,11 +225,13 @@ void check_shared() {
         const char* found = first_written(begin, static_cast<size_t>(end - begin));
         if (!found) continue;
         report.kind = "out of bounds";
+        report.thread = whole_block;
         if (i < 0) {
-            std::snprintf(report.text, sizeof report.text, "has written %td bytes before its shared memory", end - found);
+            std::snprintf(report.text, sizeof report.text, "a thread of block (%u, %u, %u) has written %td bytes before its shared memory",
+                          block.block.x, block.block.y, block.block.z, end - found);
         } else {
-            std::snprintf(report.text, sizeof report.text, "has written %td bytes past the end of %s, of %zu bytes",
-                          found - begin, shared.arrays[i].name ? shared.arrays[i].name : "its dynamic shared memory",
+            std::snprintf(report.text, sizeof report.text, "a thread of block (%u, %u, %u) has written %td bytes past the end of %s of %zu bytes",
+                          block.block.x, block.block.y, block.block.z, found - begin, shared.arrays[i].name ? shared.arrays[i].name : "dynamic shared memory",
                           shared.arrays[i].bytes);
         }
         return;

@@ -35,12 +35,14 @@ struct Source {
 
 // What a kernel did wrong: thrown from the launch, which ends there. The next launch works.
 struct Finding : std::runtime_error {
-    Finding(std::string kind_, std::string kernel_, uint3 block_, uint3 thread_, Source source_, const std::string& text);
+    Finding(const std::string& kind, const std::string& kernel, const std::string& text);
+    Finding(const std::string& kind, const std::string& kernel, uint3 block, uint3 thread, const Source&,
+            const std::string& text);
 
     std::string kind;    // "race", "out of bounds", ...: README.md lists them
     std::string kernel;
-    uint3 block, thread;
-    Source source;
+    uint3 block{}, thread{};
+    Source source;       // no file: which block and thread it was is not known either
 };
 
 // ---- launching ------------------------------------------------------------------------------------------------------
