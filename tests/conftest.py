@@ -4,6 +4,12 @@ The tests run with the kernels of the best instruction set that the processor ha
 
     pytest --isa avx2            # or TILEFUSE_ISA=avx2 pytest
 
+A test that takes the fixture `device`, or `ops`, runs on each device: on the CPU, and on the executor of CUDA
+kernels where it is built. For others, and for the executor's checked build or another order of its threads::
+
+    pytest --device cpu,cuda
+    TILEFUSE_SIMT=checked TILEFUSE_SIMT_ORDER=random pytest --device simt
+
 Long property tests (`fuzz`) and whole trainings (`slow`) are deselected by default. To run them::
 
     pytest -m "slow or fuzz"
@@ -11,6 +17,7 @@ Long property tests (`fuzz`) and whole trainings (`slow`) are deselected by defa
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -25,6 +32,9 @@ settings.load_profile("short")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--isa", help="instruction set of the CPU kernels: baseline, avx2 or avx512")
+    parser.addoption(
+        "--device", help="devices to test, such as cpu,simt (those that are built, but for cuda)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,29 +43,40 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TILEFUSE_ISA"] = isa  # read when tilefuse is imported, which no plugin does before this
 
 
-def pytest_report_header() -> str:
+def pytest_report_header(config: pytest.Config) -> str:
     from tilefuse import _core
 
     return (
         f"tilefuse: {_core.isa()} kernels (of {', '.join(_core.available_isas())}), "
-        f"{_core.get_num_threads()} threads"
+        f"{_core.get_num_threads()} threads; devices: {', '.join(devices(config))}"
     )
 
 
-def available_devices() -> list[str]:
-    return ["cpu"]
+def devices(config: pytest.Config) -> list[str]:
+    asked = config.getoption("--device")
+    if asked:
+        return asked.split(",")
+    return ["cpu", "simt"] if importlib.util.find_spec("tilefuse._simt") else ["cpu"]
 
 
-@pytest.fixture(params=available_devices())
-def device(request: pytest.FixtureRequest) -> str:
-    """Each device that is there."""
-    return request.param
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", devices(metafunc.config), indirect=True)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device in use: a test that asks for it runs once on each."""
+    import tilefuse
+
+    before = tilefuse.get_device()
+    yield tilefuse.set_device(request.param)
+    tilefuse.set_device(before)
 
 
 @pytest.fixture
 def ops(device: str) -> ModuleType:
-    """tilefuse.ops for that device: a test that asks for it runs once on each."""
-    assert device == "cpu"
+    """tilefuse.ops, on that device."""
     from tilefuse import ops
 
     return ops

@@ -10,7 +10,7 @@ import tilefuse
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(tilefuse.__path__, "tilefuse.")
-    if not module.name.endswith(("__main__", "._core"))
+    if not module.name.endswith(("__main__", "._core", "._simt", "._simt_checked", "._cuda"))
 ]
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from . import _device
 from ._config import suggestion
+from ._device import DeviceError as DeviceError
 
 _PRECISIONS: dict[str, Any] = {"float32": np.float32, "ieee": np.float32, "float64": np.float64}
 _PRECISIONS_ELSEWHERE = {
@@ -21,15 +23,10 @@ _PRECISIONS_ELSEWHERE = {
 }
 
 
-class DeviceError(RuntimeError):
-    """The machine cannot do what was asked: a device that is not there, not built, or without a driver."""
-
-
 class _Settings:
     """The mutable part of this module, in one place."""
 
     precision = "float32"
-    device = "cpu"
     root_seed = int.from_bytes(os.urandom(8), "little")
     draws = itertools.count()
     lock = threading.Lock()
@@ -88,7 +85,8 @@ def set_device(device: str) -> str:
     Parameters
     ----------
     device : str
-        ``"cpu"``, or ``"auto"``, which takes the best device there is and prints which one that was.
+        ``"cpu"``; ``"cuda"`` or, of several GPUs, ``"cuda:1"``; ``"simt"``, the CUDA kernels executed on the
+        CPU, for tests; or ``"auto"``, which takes the best device there is and prints which one that was.
 
     Returns
     -------
@@ -98,7 +96,7 @@ def set_device(device: str) -> str:
     Raises
     ------
     tilefuse.DeviceError
-        The device exists in tilefuse but not in this installation.
+        The device can't be used: it was not built, or there is no driver or GPU. The message says which.
     ValueError
         No device has that name.
 
@@ -113,23 +111,15 @@ def set_device(device: str) -> str:
             f"set_device takes a name such as 'cpu', got {device!r} of type {type(device).__name__}."
         )
     kind, _, index = device.partition(":")
-    if kind == "cuda" and (not index or index.isdigit()):
-        raise DeviceError(
-            f"Device {device!r} is not available: this installation was built without CUDA kernels. "
-            "Use set_device('cpu')."
-        )
-    if device == "simt":
-        raise DeviceError(
-            "Device 'simt' is not available: this installation was built without the executor of CUDA "
-            "kernels. Use set_device('cpu')."
-        )
-    if device not in ("cpu", "auto"):
+    known = device in ("cpu", "simt", "auto") or (kind == "cuda" and (index.isdigit() or device == "cuda"))
+    if not known:
         names = ("cpu", "auto", "cuda", "cuda:0", "simt")
         raise ValueError(f"Unknown device {device!r}. {suggestion(device, names)}")
     if device == "auto":
-        print("tilefuse: device 'auto' is 'cpu'")
-    _Settings.device = "cpu"
-    return _Settings.device
+        device, why = _device.best()
+        print(f"tilefuse: device 'auto' is {device!r}" + (f" ({why})" if why else ""))
+    _device.use(device)
+    return device
 
 
 def get_device() -> str:
@@ -141,7 +131,7 @@ def get_device() -> str:
     >>> tilefuse.get_device()
     'cpu'
     """
-    return _Settings.device
+    return _device.current()
 
 
 def set_precision(precision: str) -> None:

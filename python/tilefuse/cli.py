@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import tilefuse
 
+from ._device import report
 from ._mnist_programs import PROGRAMS, EpochTimes
 from ._quickbench import print_benchmarks
 from .callbacks import Callback
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=lambda options: _info())
 
     for command in (train, bench, info):
-        command.add_argument("--device", default="cpu", help="cpu or auto (cpu)")
+        command.add_argument("--device", default="cpu", help="cpu, cuda, simt or auto (cpu)")
         command.add_argument("--threads", type=_positive, metavar="N", help="(default: one for each core)")
     return parser
 
@@ -177,6 +178,8 @@ class _Bar(Callback):
 
 def _info() -> None:
     tilefuse.show_config()
+    for device, state in report().items():
+        print(f"{f'device {device}':<27}{state}")
     for name, use in _OPTIONAL.items():
         there = "installed" if importlib.util.find_spec(name) else "not installed"
         print(f"{name:<27}{there}{f' ({use})' if use else ''}")

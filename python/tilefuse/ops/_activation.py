@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tilefuse import _core
+from tilefuse._device import native
 
 from ._arrays import Array, packed_floats, pair
 
@@ -38,7 +38,7 @@ def forward(name: str, x: ArrayLike, alpha: float = 0.0) -> Array:
     """The activation of that name, applied to `x`."""
     a = packed_floats(x, "x")
     y = np.empty(a.shape, a.dtype)
-    _core.activation(a, y, name, float(alpha))
+    native().activation(a, y, name, float(alpha))
     return y
 
 
@@ -46,5 +46,5 @@ def backward(name: str, dy: ArrayLike, at: ArrayLike, alpha: float = 0.0) -> Arr
     """``dy`` times the derivative, at the output of the activation or (NEEDS_INPUT) its input."""
     gradient, array = pair(dy, at, "x" if name in NEEDS_INPUT else "y")
     dx = np.empty(gradient.shape, gradient.dtype)
-    _core.activation_backward(gradient, array, dx, name, float(alpha))
+    native().activation_backward(gradient, array, dx, name, float(alpha))
     return dx

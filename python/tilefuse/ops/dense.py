@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tilefuse import _core
+from tilefuse._device import native
 
 from ._activation import NEEDS_INPUT, backward, named
 from ._arrays import Array, check_shape, floats, packed, whole
@@ -57,7 +57,7 @@ def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: st
                 f"b has shape {bias.shape}; expected {weights.shape[1:]}, as w has shape {weights.shape}"
             )
     y = np.empty((*inputs.shape[:-1], weights.shape[1]), inputs.dtype)
-    _core.matmul(_rows(inputs), weights, _rows(y), bias, name, alpha, 0.0, None)
+    native().matmul(_rows(inputs), weights, _rows(y), bias, name, alpha, 0.0, None)
     return y
 
 
@@ -125,9 +125,9 @@ def dense_backward(
     dx = np.empty(inputs.shape, dtype)
     dw = np.empty(weights.shape, dtype)
     db = np.empty(weights.shape[1:], dtype)
-    _core.matmul(dz, weights.T, _rows(dx), None, "linear", 0.0, 0.0, None)
-    _core.matmul(_rows(inputs).T, dz, dw, None, "linear", 0.0, 0.0, None)
-    _core.column_sum(dz, db)
+    native().matmul(dz, weights.T, _rows(dx), None, "linear", 0.0, 0.0, None)
+    native().matmul(_rows(inputs).T, dz, dw, None, "linear", 0.0, 0.0, None)
+    native().column_sum(dz, db)
     return dx, dw, db
 
 

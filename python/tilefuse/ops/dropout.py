@@ -7,7 +7,7 @@ import operator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tilefuse import _core
+from tilefuse._device import native
 
 from ._arrays import Array, check_shape, packed, packed_floats, view
 
@@ -52,9 +52,9 @@ def dropout(x: ArrayLike, rate: float, *, seed: int = 0, step: int = 0) -> tuple
     a = packed_floats(x, "x")
     _check_rate(rate)
     mask = np.empty(a.shape, np.bool_)
-    _core.dropout_mask(mask, float(rate), _unsigned(seed, "seed"), _unsigned(step, "step"))
+    native().dropout_mask(mask, float(rate), _unsigned(seed, "seed"), _unsigned(step, "step"))
     y = np.empty(a.shape, a.dtype)
-    _core.dropout(a, mask, y, float(rate))
+    native().dropout(a, mask, y, float(rate))
     return y, mask
 
 
@@ -96,7 +96,7 @@ def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float) -> Array:
         raise TypeError(f"mask has dtype {kept.dtype}; expected bool")
     check_shape(kept, "mask", gradient.shape, "dy")
     dx = np.empty(gradient.shape, gradient.dtype)
-    _core.dropout(gradient, packed(kept), dx, float(rate))
+    native().dropout(gradient, packed(kept), dx, float(rate))
     return dx
 
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tilefuse import _core
+from tilefuse._device import native
 
 from ._arrays import Array, check_shape, floats, packed, view
 
@@ -308,7 +308,7 @@ def _run(
         weight = _converted(given, x)
     dx = np.empty(x.shape, x.dtype)
     rows = (math.prod(x.shape[:-1]), x.shape[-1])
-    loss = _core.loss(
+    loss = native().loss(
         kind, from_logits, x.reshape(rows), labels, weight, float(label_smoothing), dx.reshape(rows)
     )
     return np.asarray(loss, dtype=x.dtype), dx

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tilefuse import _core
+from tilefuse._device import native
 
 from ._activation import named
 from ._arrays import Array, floats, packed, whole, writeable_view
@@ -98,7 +98,7 @@ def matmul(
             and not any(np.may_share_memory(target, x) for x in (left, right, bias_row) if x is not None)
         )
         result = target if in_place else (target.copy() if beta != 0 else np.empty(shape, left.dtype))
-    _core.matmul(
+    native().matmul(
         _with_leading_axes(left, shape[:-2]),
         _with_leading_axes(right, shape[:-2]),
         result,

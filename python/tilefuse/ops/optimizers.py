@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tilefuse import _core
+from tilefuse._device import native
 
 from ._arrays import Array, Arrays, packed_list, writeable_list
 
@@ -449,7 +449,7 @@ def _step(rule: dict[str, Any], params: Arrays, grads: Arrays, slots: dict[str, 
     gradients = packed_list(grads, "grads", weights)
     columns = [writeable_list(arrays, name, weights) for name, arrays in slots.items()]
     by_parameter = [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in weights]
-    _core.optimizer_step(rule, weights, gradients, by_parameter)
+    native().optimizer_step(rule, weights, gradients, by_parameter)
 
 
 def _clippable(grads: Arrays, limit: float) -> list[Array]:
@@ -461,7 +461,7 @@ def _clippable(grads: Arrays, limit: float) -> list[Array]:
 def _clip_norm(grads: Arrays, limit: float, *, global_norm: bool) -> list[float]:
     """Scales in place; the norms before that."""
     arrays = _clippable(grads, limit)
-    scales, norms = _core.clip_norm(arrays, float(limit), global_norm)
+    scales, norms = native().clip_norm(arrays, float(limit), global_norm)
     for g, scale in zip(arrays, scales, strict=True):
         if scale != 1:
             np.multiply(g, g.dtype.type(scale), out=g)

@@ -7,7 +7,7 @@ import operator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tilefuse import _core
+from tilefuse._device import native
 
 from ._arrays import Array, floats, packed, pair
 
@@ -149,7 +149,7 @@ def _forward(x: ArrayLike, axis: int, *, log: bool) -> Array:
     axis = _axis(a, axis)
     rows = packed(np.moveaxis(a, axis, -1))
     y = np.empty(rows.shape, rows.dtype)
-    _core.softmax(rows, y, log)
+    native().softmax(rows, y, log)
     return np.ascontiguousarray(np.moveaxis(y, -1, axis))
 
 
@@ -158,7 +158,7 @@ def _backward(dy: ArrayLike, y: ArrayLike, axis: int, *, log: bool) -> Array:
     axis = _axis(gradient, axis)
     rows = packed(np.moveaxis(gradient, axis, -1))
     dx = np.empty(rows.shape, rows.dtype)
-    _core.softmax_backward(rows, packed(np.moveaxis(output, axis, -1)), dx, log)
+    native().softmax_backward(rows, packed(np.moveaxis(output, axis, -1)), dx, log)
     return np.ascontiguousarray(np.moveaxis(dx, -1, axis))
 
 
