@@ -442,6 +442,30 @@ using simt::seen;
         }                                                                                                              \
     }
 
+// The host's own atomics (guards of static variables, shared pointers), of which these take the place: device code has
+// other ones.
+#define TILEFUSE_SIMT_ATOMICS(bits)                                                                                    \
+    using Atomic##bits = volatile uint##bits##_t;                                                                      \
+    using Value##bits = uint##bits##_t;                                                                                \
+    Value##bits __tsan_atomic##bits##_load(Atomic##bits* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }      \
+    void __tsan_atomic##bits##_store(Atomic##bits* p, Value##bits x, int) { __atomic_store_n(p, x, __ATOMIC_SEQ_CST); } \
+    TILEFUSE_SIMT_ATOMIC(bits, exchange, __atomic_exchange_n)                                                          \
+    TILEFUSE_SIMT_ATOMIC(bits, fetch_add, __atomic_fetch_add)                                                          \
+    TILEFUSE_SIMT_ATOMIC(bits, fetch_sub, __atomic_fetch_sub)                                                          \
+    TILEFUSE_SIMT_ATOMIC(bits, fetch_and, __atomic_fetch_and)                                                          \
+    TILEFUSE_SIMT_ATOMIC(bits, fetch_or, __atomic_fetch_or)                                                            \
+    TILEFUSE_SIMT_ATOMIC(bits, fetch_xor, __atomic_fetch_xor)                                                          \
+    TILEFUSE_SIMT_COMPARE(bits, compare_exchange_strong)                                                               \
+    TILEFUSE_SIMT_COMPARE(bits, compare_exchange_weak)
+#define TILEFUSE_SIMT_ATOMIC(bits, name, builtin)                                                                      \
+    Value##bits __tsan_atomic##bits##_##name(Atomic##bits* p, Value##bits x, int) {                                    \
+        return builtin(p, x, __ATOMIC_SEQ_CST);                                                                        \
+    }
+#define TILEFUSE_SIMT_COMPARE(bits, name)                                                                              \
+    int __tsan_atomic##bits##_##name(Atomic##bits* p, Value##bits* expected, Value##bits x, int, int) {                \
+        return __atomic_compare_exchange_n(p, expected, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                 \
+    }
+
 extern "C" {
 TILEFUSE_SIMT_HOOKS(1)
 TILEFUSE_SIMT_HOOKS(2)
@@ -450,6 +474,12 @@ TILEFUSE_SIMT_HOOKS(8)
 TILEFUSE_SIMT_HOOKS(16)
 TILEFUSE_SIMT_RANGE(__tsan_read_range, Access::read)
 TILEFUSE_SIMT_RANGE(__tsan_write_range, Access::write)
+TILEFUSE_SIMT_ATOMICS(8)
+TILEFUSE_SIMT_ATOMICS(16)
+TILEFUSE_SIMT_ATOMICS(32)
+TILEFUSE_SIMT_ATOMICS(64)
+void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+void __tsan_atomic_signal_fence(int) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -4,7 +4,7 @@
 
 #include <bit>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 namespace simt {
 
@@ -42,9 +42,7 @@ template <float (*Widen)(uint16_t), uint16_t (*Round)(float)> struct Half {
     uint16_t bits;
 
     Half() = default;
-    Half(float x) : bits(Round(x)) {}
-    Half(double x) : bits(Round(static_cast<float>(x))) {}
-    Half(int x) : bits(Round(static_cast<float>(x))) {}
+    template <class N> requires std::is_arithmetic_v<N> Half(N x) : bits(Round(static_cast<float>(x))) {}
     operator float() const { return Widen(bits); }
 
     friend Half operator+(Half a, Half b) { return Half(Widen(a.bits) + Widen(b.bits)); }

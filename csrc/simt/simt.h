@@ -18,7 +18,8 @@ namespace simt {
 // Whether this is the checked build, in which kernels are compiled with -fsanitize=thread.
 #if defined(TILEFUSE_SIMT_CHECKED)
 inline constexpr bool checked = true;
-#define TILEFUSE_SIMT_UNSEEN __attribute__((no_sanitize("thread")))
+// (noipa: else the compiler may move a function's accesses to its caller.)
+#define TILEFUSE_SIMT_UNSEEN __attribute__((noipa, no_sanitize("thread")))
 #else
 inline constexpr bool checked = false;
 #define TILEFUSE_SIMT_UNSEEN
