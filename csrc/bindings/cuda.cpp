@@ -1,0 +1,62 @@
+// What the CUDA module has beside kernels: the driver, the GPUs, and what it was built for.
+#include <cuda_runtime.h>
+#include <pybind11/stl.h>
+
+#include <sstream>
+
+#include "bindings/arrays.h"
+
+namespace tilefuse::bindings {
+namespace {
+
+void check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    cudaGetLastError();  // or the next kernel's launch would report it again
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
+}
+
+// 1000 * major + 10 * minor; 0 where there is no driver.
+int driver_version() {
+    int version = 0;
+    check(cudaDriverGetVersion(&version), "asking for the driver's version");
+    return version;
+}
+
+int runtime_version() {
+    int version = 0;
+    check(cudaRuntimeGetVersion(&version), "asking for the runtime's version");
+    return version;
+}
+
+py::list gpus() {
+    int count = 0;
+    check(cudaGetDeviceCount(&count), "counting the GPUs");
+    py::list found;
+    for (int i = 0; i < count; ++i) {
+        cudaDeviceProp gpu;
+        check(cudaGetDeviceProperties(&gpu, i), "asking for a GPU's properties");
+        found.append(py::dict(py::arg("name") = gpu.name, py::arg("capability") = 10 * gpu.major + gpu.minor,
+                              py::arg("memory") = gpu.totalGlobalMem, py::arg("multiprocessors") = gpu.multiProcessorCount));
+    }
+    return found;
+}
+
+py::tuple architectures() {
+    std::istringstream words(TILEFUSE_CUDA_ARCHITECTURES);
+    py::list numbers;
+    for (int number; words >> number;) numbers.append(number);
+    return numbers;
+}
+
+}  // namespace
+
+void bind_machine(py::module_& m) {
+    m.attr("architectures") = architectures();
+    m.def("driver_version", &driver_version, "Of CUDA, that the driver is for: 1000 * major + 10 * minor; 0 without a driver.");
+    m.def("runtime_version", &runtime_version, "Of CUDA, that this module was built with.");
+    m.def("gpus", &gpus, "A dict for each GPU: name, compute capability (90 for 9.0), bytes of memory, multiprocessors.");
+    m.def("set_device", [](int index) { check(cudaSetDevice(index), "choosing a GPU"); }, py::arg("index"),
+          "The GPU that the calling thread uses from now on.");
+}
+
+}  // namespace tilefuse::bindings
