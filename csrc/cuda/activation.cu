@@ -1,0 +1,63 @@
+// Elementwise activations, forward and backward.
+#include "common/activation.h"
+
+#include "common/dtype.h"
+#include "cuda/kernels.h"
+#include "cuda/packs.cuh"
+
+namespace tilefuse::cuda {
+namespace activations {
+
+template <class T>
+__global__ void __launch_bounds__(threads_of_block)
+    forward(tilefuse_activation activation, double alpha, int64_t n, const T* x, T* y, bool packs) {
+    with_activation<T>(activation, alpha, [&](auto f) {
+        for_share<T>(n, packs, [&](int64_t i, int count, bool whole) {
+            Pack<T, pack_size<T>> v = load_upto<pack_size<T>>(x + i, count, whole);
+            TILEFUSE_UNROLL(4)
+            for (int e = 0; e < pack_size<T>; ++e) v.of[e] = f.forward(v.of[e]);
+            store_upto(y + i, v, count, whole);
+        });
+    });
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads_of_block) backward(tilefuse_activation activation, double alpha, int64_t n,
+                                                             const T* dy, const T* at, T* dx, bool packs) {
+    with_activation<T>(activation, alpha, [&](auto f) {
+        for_share<T>(n, packs, [&](int64_t i, int count, bool whole) {
+            Pack<T, pack_size<T>> g = load_upto<pack_size<T>>(dy + i, count, whole);
+            const Pack<T, pack_size<T>> v = load_upto<pack_size<T>>(at + i, count, whole);
+            TILEFUSE_UNROLL(4)
+            for (int e = 0; e < pack_size<T>; ++e) g.of[e] *= f.derivative(v.of[e]);
+            store_upto(dx + i, g, count, whole);
+        });
+    });
+}
+
+}  // namespace activations
+
+void activation(const Context& context, const tilefuse_activation_args& args) {
+    const int64_t n = args.rows * args.cols;
+    if (n == 0) return;
+    by_dtype(args.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        launch(TILEFUSE_KERNEL(activations::forward<T>), blocks_for<T>(n), threads_of_block, 0, context.stream, args.activation,
+               args.alpha, n, static_cast<const T*>(args.x), static_cast<T*>(args.y), packs_fit({args.x, args.y}));
+    });
+}
+size_t activation_workspace(const tilefuse_activation_args&) { return 0; }
+
+void activation_backward(const Context& context, const tilefuse_activation_backward_args& args) {
+    const int64_t n = args.rows * args.cols;
+    if (n == 0) return;
+    by_dtype(args.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        launch(TILEFUSE_KERNEL(activations::backward<T>), blocks_for<T>(n), threads_of_block, 0, context.stream,
+               args.activation, args.alpha, n, static_cast<const T*>(args.dy), static_cast<const T*>(args.at),
+               static_cast<T*>(args.dx), packs_fit({args.dy, args.at, args.dx}));
+    });
+}
+size_t activation_backward_workspace(const tilefuse_activation_backward_args&) { return 0; }
+
+}  // namespace tilefuse::cuda
