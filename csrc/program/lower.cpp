@@ -41,8 +41,8 @@ class Lowering {
     };
 
 public:
-    Lowering(const Spec& spec, Plan& plan, int threads, const uint64_t* step, const tilefuse_optimizer* rule)
-        : spec_(spec), plan_(plan), threads_(threads), step_(step), rule_(rule), training_(plan.mode == Mode::train),
+    Lowering(const Spec& spec, Plan& plan, int members, StepState* state)
+        : spec_(spec), plan_(plan), members_(members), state_(state), training_(plan.mode == Mode::train),
           team_memory_(buffer("memory of the team", 0, false)) {}
 
     void run() {
@@ -175,23 +175,28 @@ private:
         const int64_t features = size_of(spec_.input_shape);
         const char* names[] = {"x", "y", "sample weights", "order", "batch of x", "batch of y", "batch of weights", "predictions"};
         for (int i = 0; i < input_count; ++i) plan_.inputs[i] = buffer(names[i], 0, false);
+        plan_.row_bytes[source_x] = plan_.row_bytes[batch_x] = features * spec_.item_size();
+        if (spec_.loss) plan_.row_bytes[source_y] = plan_.row_bytes[batch_y] = label_bytes(spec_);
+        plan_.row_bytes[source_weight] = plan_.row_bytes[batch_weight] = spec_.item_size();
+        plan_.row_bytes[order] = sizeof(int64_t);
+        plan_.row_bytes[predictions] = size_of(output_shape(spec_)) * spec_.item_size();
         if (!training_) return;
         // A shuffled batch is gathered into the arena; one that lies in order is used where it is.
-        const auto gather = [&](Input source, Input batch, int64_t row_bytes) {
+        const auto gather = [&](Input source, Input batch) {
             Buffer& b = plan_.buffers[static_cast<size_t>(plan_.inputs[batch])];
-            b.bytes = plan_.batch * row_bytes;
+            b.bytes = plan_.batch * plan_.row_bytes[batch];
             b.in_arena = true;
             tilefuse_gather_args args = {};
             args.rows = plan_.batch;
-            args.row_bytes = row_bytes;
+            args.row_bytes = plan_.row_bytes[batch];
             auto& a = stage("gather " + b.name, args);
             reads(a.order, plan_.inputs[order], plan_.batch);
             reads(a.src, plan_.inputs[source], anywhere);
             writes(a.dst, plan_.inputs[batch], plan_.batch);
         };
-        gather(source_x, batch_x, features * spec_.item_size());
-        gather(source_y, batch_y, label_bytes(spec_));
-        gather(source_weight, batch_weight, spec_.item_size());
+        gather(source_x, batch_x);
+        gather(source_y, batch_y);
+        gather(source_weight, batch_weight);
     }
 
     // How the members of a team share out a dense layer's forward product.
@@ -206,9 +211,9 @@ private:
         constexpr int64_t large = 64 * 1024;  // bytes of weights
         constexpr int64_t wide = 1024;        // bytes of a row of y for each member
         const int64_t item = spec_.item_size(), weights = node.inputs * node.cols * item;
-        if (node.cols * item >= wide * threads_) return TILEFUSE_SPLIT_AUTO;
+        if (node.cols * item >= wide * members_) return TILEFUSE_SPLIT_AUTO;
         if (weights >= large && node.inputs > node.rows) return TILEFUSE_SPLIT_SUM;
-        return weights < 4 * large && node.rows >= 4 * threads_ ? TILEFUSE_SPLIT_ROWS : TILEFUSE_SPLIT_AUTO;
+        return weights < 4 * large && node.rows >= 4 * members_ ? TILEFUSE_SPLIT_ROWS : TILEFUSE_SPLIT_AUTO;
     }
 
     // ---- forward ----
@@ -303,7 +308,7 @@ private:
         args.rows = node.rows;
         args.cols = node.cols;
         args.seed = node.drop->seed;
-        args.step = step_;
+        args.step = &state_->iteration;
         args.rate = node.drop->rate;
         auto& a = stage(node.drop->name + ": mask " + shape_text(node.rows, node.cols), args);
         writes(a.mask, node.mask, node.rows);
@@ -354,8 +359,8 @@ private:
             reads(s.x, source, anywhere);
         };
         late_totals_ = [=, this] {
-            total("total of the loss", row_loss, &plan_.loss_sum);
-            total("total of correct rows", row_correct, &plan_.correct_sum);
+            total("total of the loss", row_loss, &state_->loss_sum);
+            total("total of correct rows", row_correct, &state_->correct_sum);
         };
         if (!gradient) late_totals_();
     }
@@ -506,7 +511,7 @@ private:
         reads(w.a, node.x, anywhere);
         reads(w.b, node.dy, anywhere);
         if (fused) {
-            w.epilogue.rule = rule_;
+            w.epilogue.rule = &state_->rule;
             w.epilogue.parameter = parameter_of(layer.kernel);
             touches_kernel(layer, true);
         } else {
@@ -521,7 +526,7 @@ private:
         auto& b = stage(layer.name + ": db = sum of dy" + with + " [" + std::to_string(node.cols) + "]", sum);
         reads(b.x, node.dy, anywhere);
         if (fused) {
-            b.rule = rule_;
+            b.rule = &state_->rule;
             b.parameter = parameter_of(layer.bias);
             touches_bias(layer, true);
         } else {
@@ -565,7 +570,7 @@ private:
 
         tilefuse_optimizer_args args = {};
         args.dtype = spec_.dtype;
-        args.rule = rule_;
+        args.rule = &state_->rule;
         args.parameters = clip.parameters;
         args.count = count;
         stage("update of " + std::to_string(count) + " variables", args);
@@ -595,7 +600,7 @@ private:
         args.dtype = spec_.dtype;
         args.parameters = plan_.parameters.data();
         args.count = static_cast<int64_t>(plan_.parameters.size());
-        args.value = &plan_.penalty;
+        args.value = &state_->penalty;
         stage("penalty on the weights", args);
         for (const Layer& layer : spec_.layers) {
             touches_kernel(layer, false);
@@ -618,9 +623,8 @@ private:
 
     const Spec& spec_;
     Plan& plan_;
-    const int threads_;
-    const uint64_t* const step_;
-    const tilefuse_optimizer* const rule_;
+    const int members_;
+    StepState* const state_;
     const bool training_;
     std::vector<Node> nodes_;
     size_t lowest_trained_ = 0;
@@ -649,12 +653,11 @@ int64_t label_bytes(const Spec& spec) {
     return values / std::max<int64_t>(1, out.back()) * static_cast<int64_t>(sizeof(int32_t));
 }
 
-std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, int threads, const uint64_t* step,
-                            const tilefuse_optimizer* rule) {
+std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, int members, StepState* state) {
     auto plan = std::make_unique<Plan>();
     plan->mode = mode;
     plan->batch = batch;
-    Lowering(spec, *plan, threads, step, rule).run();
+    Lowering(spec, *plan, members, state).run();
     place(*plan);
     return plan;
 }

@@ -1,11 +1,7 @@
 // Barriers and memory.
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 
-#include "program/plan.h"
+#include "program/backend.h"
 
 namespace tilefuse::program {
 namespace {
@@ -66,14 +62,9 @@ void place_buffers(Plan& plan) {
 }
 
 void allocate(Plan& plan) {
-    constexpr size_t huge_page = size_t{2} << 20;
     const size_t bytes = static_cast<size_t>(std::max<int64_t>(64, plan.arena_bytes));
-    const size_t alignment = bytes >= huge_page ? huge_page : 64;
-    const size_t size = (bytes + alignment - 1) / alignment * alignment;
-    char* memory = static_cast<char*>(std::aligned_alloc(alignment, size));
-    if (memory == nullptr) throw std::bad_alloc();
-    if (size >= huge_page) madvise(memory, size, MADV_HUGEPAGE);
-    plan.arena = {memory, std::free};
+    char* memory = static_cast<char*>(backend::allocate(bytes));
+    plan.arena = {memory, backend::release};
     for (const Stage& stage : plan.stages) {
         for (const Use& use : stage.uses) {
             const Buffer& b = plan.buffers[static_cast<size_t>(use.buffer)];
@@ -93,6 +84,32 @@ void Plan::bind(Input input, const void* address) {
     if (bound[input] == address) return;
     bound[input] = address;
     for (const Use* use : input_uses[input]) use->set(const_cast<void*>(address));
+}
+
+void Plan::gather(const Data& data, const int64_t* order_of) {
+    bind(source_x, data.x);
+    bind(source_y, data.y);
+    bind(source_weight, data.weight);
+    bind(order, order_of);
+    for (const Input input : {batch_x, batch_y, batch_weight}) {
+        const bool given = input != batch_weight || data.weight != nullptr;
+        bind(input, given ? place_of(input) : nullptr);
+        stages[static_cast<size_t>(input - batch_x)].enabled = given;
+    }
+}
+
+void Plan::feed(const Data& data, int64_t first) {
+    const auto row = [&](const char* base, Input input) { return base ? base + first * row_bytes[input] : nullptr; };
+    bind(batch_x, row(data.x, batch_x));
+    bind(batch_y, row(data.y, batch_y));
+    bind(batch_weight, row(data.weight, batch_weight));
+    if (mode != Mode::train) return;
+    for (size_t stage = 0; stage < 3; ++stage) stages[stage].enabled = false;
+}
+
+void Plan::predict_to(char* all, int64_t first) {
+    bind(predictions, all ? all + first * row_bytes[predictions] : nullptr);
+    if (record_stage >= 0) stages[static_cast<size_t>(record_stage)].enabled = all != nullptr;
 }
 
 void place(Plan& plan) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "program/spec.h"
+#include "program/steps.h"
 #include "tilefuse/data.h"
 #include "tilefuse/dropout.h"
 #include "tilefuse/matmul.h"
@@ -59,14 +60,20 @@ struct Plan {
     std::vector<Buffer> buffers;
     std::vector<tilefuse_parameter> parameters;  // for the stages that take all of them
     int inputs[input_count] = {};                // buffers
+    int64_t row_bytes[input_count] = {};         // of a sample
     int record_stage = -1;                       // copies the predictions; enabled where they are wanted
-    double loss_sum = 0, correct_sum = 0, penalty = 0;  // results of a step; sums over loss_rows
-    int64_t loss_rows = 0;
+    int64_t loss_rows = 0;                       // over which the step's state has sums
     int64_t arena_bytes = 0, unshared_bytes = 0;
     std::unique_ptr<char, void (*)(void*)> arena{nullptr, nullptr};
 
     Plan() = default;
     Plan(const Plan&) = delete;
+
+    // The next step's samples: those that `order_of` names, gathered in a training step; or those from `first` on, where
+    // they lie.
+    void gather(const Data& data, const int64_t* order_of);
+    void feed(const Data& data, int64_t first);
+    void predict_to(char* all, int64_t first);  // where its predictions go: rows from `first` on, or nowhere if null
 
     void bind(Input input, const void* address);  // points every use of the input there
     void* place_of(Input input) const { return arena.get() + buffers[static_cast<size_t>(inputs[input])].offset; }
@@ -75,10 +82,9 @@ struct Plan {
     const void* bound[input_count] = {};
 };
 
-// Lowers a network to stages. `step` and `rule` are what the stages look at while they run: the number of updates
-// made so far, and the optimizer with this step's learning rate.
-std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, int threads, const uint64_t* step,
-                            const tilefuse_optimizer* rule);
+// Lowers a network to stages whose work will be divided among so many members. `state` is what the stages look at and
+// leave while they run; only its address is used here.
+std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, int members, StepState* state);
 
 // Puts barriers where one member needs what another wrote, and gives every buffer its place in the arena.
 void place(Plan& plan);

@@ -1,5 +1,5 @@
-// Program: a network compiled for training, evaluation and prediction. A step is one call, and one parallel region;
-// it allocates nothing once a step of its batch size has run.
+// Program: a network compiled for training, evaluation and prediction. A step is one parallel region, or a sequence of
+// kernels on a GPU; it allocates nothing once a step of its batch size has run.
 #pragma once
 
 #include <functional>
@@ -8,31 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "cpu/kernels.h"
-#include "program/plan.h"
+#include "program/backend.h"
 
 namespace tilefuse::program {
-
-// Samples in the caller's memory, contiguous, of the program's dtype (labels: int32 where the loss is sparse).
-struct Data {
-    const char *x = nullptr, *y = nullptr, *weight = nullptr;
-    int64_t samples = 0;
-    char* predictions = nullptr;  // receives what the last layer said, or null
-};
-
-struct Totals {
-    int64_t steps = 0, samples = 0;
-    double loss = 0, accuracy = 0;  // sums over the samples
-
-    double mean_loss() const { return samples ? loss / static_cast<double>(samples) : 0; }
-    double mean_accuracy() const { return samples ? accuracy / static_cast<double>(samples) : 0; }
-};
-
-// How long a stage took, in seconds a step: its slowest member's work, and the mean wait at the barrier before it.
-struct StageTime {
-    std::string text;
-    double work = 0, wait = 0;
-};
 
 class Program {
 public:
@@ -63,27 +41,20 @@ public:
     uint64_t iteration = 0;  // updates made so far
 
 private:
-    struct Span {
-        double work = 0, wait = 0;
-    };
     struct Ready {
         std::unique_ptr<Plan> plan;
-        Cost cost;
-        std::vector<Span> spans;  // [member, stage], where profiling
-        int64_t timed_steps = 0;
+        std::unique_ptr<backend::Execution> execution;
     };
 
     Ready& ready(Mode mode, int64_t batch);
     Mode widest_mode() const;
-    void run(Ready& ready);
-    Totals step(Mode mode, const Data& data, int64_t first, int64_t count, const int64_t* order);
-    Totals each_batch(Mode mode, const Data& data, double interval, const Poll& poll);
+    Totals run(Mode mode, Run steps, double interval, const Poll& poll);
+    Totals in_order(Mode mode, const Data& data, double interval, const Poll& poll);
 
     const Spec spec_;
     const int64_t batch_;
-    const int64_t x_bytes_, y_bytes_, output_bytes_;  // of one sample
-    tilefuse_optimizer rule_ = {};
-    int threads_ = 0;
+    const std::unique_ptr<backend::Runner> runner_;
+    int members_ = 0;
     bool profiling_ = false;
     std::vector<Ready> plans_;
     std::mutex mutex_;  // a program runs one thing at a time
