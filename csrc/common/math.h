@@ -282,9 +282,9 @@ template <class V> TILEFUSE_INLINE V erf_over_x(V x2) {
 
 // erfc(t) for t >= 1: exp(-t^2) / (1 + 2 t) times a polynomial in (t - c) / (t + c). Minimax likewise,
 // relative error 1e-9 up to t = 10 and 2e-18 up to t = 28; beyond these erfc is below the smallest normal
-// number.
+// number, and goes on to 0.
 template <class V> TILEFUSE_INLINE V erfc_beyond_1(V t) {
-    t = clamp(t, 1, is_single<V> ? 10 : 28);
+    t = clamp(t, 1, is_single<V> ? 11 : 28);  // there exp(-t * t) is 0, denormals or not
     V p;
     if constexpr (is_single<V>) {
         p = polynomial((t - 2) / (t + 2), 1.27697838, -0.0927638133, -0.1660301834, 0.1640503362,
