@@ -599,7 +599,8 @@ Slabs slabs_of(const tilefuse_column_sum_args& args) {
 template <class T> void column_sum_of(const Context& context, const tilefuse_column_sum_args& args) {
     if (args.n == 0) return;
     const Slabs s = slabs_of(args);
-    const auto sum = [&](const void* x, int64_t m, int64_t rows, int64_t count, void* y, const tilefuse_optimizer* rule) {
+    const auto sum = [&](const void* x, int64_t m, int64_t rows, int64_t count, void* y,
+                         const tilefuse_optimizer* rule) {
         launch(TILEFUSE_KERNEL(sum_columns<T>), dim3(static_cast<unsigned>(s.across), static_cast<unsigned>(count)),
                dim3(sum_threads), 0, context.stream, static_cast<const T*>(x), m, args.n, rows, s.width,
                static_cast<T*>(y), rule, args.parameter);
