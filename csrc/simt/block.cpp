@@ -1,7 +1,7 @@
 // Runs the blocks of a launch one after another, the threads of each as fibres.
 //
-// A thread runs until it waits or ends; then the next of those that can run goes on, straight from fibre to fibre. Which
-// one is next is what the order says: the first, the last or any. A thread that ends hands its stack on: threads that
+// A thread runs until it waits or ends; then the next of those that can run goes on, straight from fibre to fibre.
+// Which one that is the order says: the first, the last or any. A thread that ends hands its stack on: threads that
 // never wait all run on one stack, without a switch.
 #include <bit>
 #include <cstdarg>
@@ -152,7 +152,8 @@ void report_stuck() {
         if (t.state == State::exited) {
             std::snprintf(text, size, "has exited");
         } else {
-            std::snprintf(text, size, "waits at the %s at line %u", t.state == State::at_barrier ? "barrier" : "warp operation",
+            std::snprintf(text, size, "waits at the %s at line %u",
+                          t.state == State::at_barrier ? "barrier" : "warp operation",
                           static_cast<unsigned>(t.where.line()));
         }
     };
@@ -166,8 +167,8 @@ void report_stuck() {
             const Thread& w = block.thread[t.warp() * warp_size + lane];
             if (w.state == State::meeting && w.mask == t.mask && w.operation == t.operation) continue;
             describe(w.index, other, sizeof other);
-            std::snprintf(report.text, sizeof report.text, "waits for lane %u of its mask 0x%08x, which %s", lane, t.mask,
-                          other);
+            std::snprintf(report.text, sizeof report.text, "waits for lane %u of its mask 0x%08x, which %s", lane,
+                          t.mask, other);
             report.thread = i;
             report.where = t.where;
             return;
@@ -225,7 +226,8 @@ uint3 block_of(uint64_t serial) {
             static_cast<unsigned>(at / grid.x / grid.y)};
 }
 
-uint64_t random_number() {  // xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016
+// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016.
+uint64_t random_number() {
     uint64_t& x = setting().random;
     x ^= x >> 12;
     x ^= x << 25;

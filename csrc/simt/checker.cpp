@@ -1,6 +1,6 @@
-// The checked build: kernels are compiled with -fsanitize=thread, and the hooks that the compiler then calls before every
-// load and store are these, not libtsan's. They keep, beside each word of device and shared memory, who wrote and who
-// read it last, and report what breaks a rule.
+// The checked build: kernels are compiled with -fsanitize=thread, and the hooks that the compiler then calls before
+// every load and store are these, not libtsan's. They keep, beside each word of device and shared memory, who wrote and
+// who read it last, and report what breaks a rule.
 //
 // What is ordered: everything before a block barrier with everything after it, for the threads of the block; the same
 // for a warp barrier and the lanes of its mask; and one launch with the next. Each thread has a clock, which a barrier
@@ -47,7 +47,7 @@ struct Clocks {
     uint32_t known[max_warps][warp_size][warp_size];
 } clocks;
 
-// Whether what was stamped happened before what the thread does now, in memory that blocks before `since` have done with.
+// Whether what was stamped happened before what the thread does now. Blocks before `since` have done with this memory.
 bool is_ordered(const Stamp& stamp, const Thread& me, uint32_t since) {
     if (stamp.block < since) return true;
     if (stamp.block != static_cast<uint32_t>(block.serial)) return false;
@@ -65,8 +65,8 @@ Stamp stamp_of(const Thread& me, Access access, uint32_t site) {
 // One for each word of 4 bytes, or, where someone has accessed a part of the word, one for each of its bytes.
 struct Cell {
     Stamp write;
-    // The last readers. A writer that neither is ordered with any of several concurrent readers would find one of these:
-    // they are of different warps where there is a choice.
+    // The last readers: of several concurrent ones two of different warps, where there are such. A writer races with
+    // one of these if it races with any.
     Stamp reads[2];
     bool split = false;
 };
@@ -181,12 +181,12 @@ Words place_of(const void* p) {
     }
     const auto size = static_cast<std::ptrdiff_t>(bytes);
     if (!begin) {
-        std::snprintf(words.text, sizeof words.text, "address %p", p);
+        std::snprintf(words.text, sizeof words.text, p ? "address %p" : "the null pointer", p);
     } else if (at < begin) {
         std::snprintf(words.text, sizeof words.text, "%td bytes before %s of %zu bytes", begin - at, what, bytes);
     } else if (at - begin >= size) {
-        std::snprintf(words.text, sizeof words.text, "%td bytes past the end of %s of %zu bytes", at - begin - size, what,
-                      bytes);
+        std::snprintf(words.text, sizeof words.text, "%td bytes past the end of %s of %zu bytes", at - begin - size,
+                      what, bytes);
     } else {
         std::snprintf(words.text, sizeof words.text, "byte %td of %s of %zu bytes", at - begin, what, bytes);
     }
@@ -423,7 +423,7 @@ void drop_shadow(Allocation& allocation) {
 using simt::Access;
 using simt::seen;
 
-#define TILEFUSE_SIMT_HOOKS(n)                                                                                          \
+#define TILEFUSE_SIMT_HOOKS(n)                                                                                         \
     void __tsan_read##n(void* p) { seen(p, n, Access::read, __builtin_return_address(0), true); }                      \
     void __tsan_write##n(void* p) { seen(p, n, Access::write, __builtin_return_address(0), true); }                    \
     void __tsan_unaligned_read##n(void* p) { seen(p, n, Access::read, __builtin_return_address(0), false); }           \
@@ -448,7 +448,9 @@ using simt::seen;
     using Atomic##bits = volatile uint##bits##_t;                                                                      \
     using Value##bits = uint##bits##_t;                                                                                \
     Value##bits __tsan_atomic##bits##_load(Atomic##bits* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }      \
-    void __tsan_atomic##bits##_store(Atomic##bits* p, Value##bits x, int) { __atomic_store_n(p, x, __ATOMIC_SEQ_CST); } \
+    void __tsan_atomic##bits##_store(Atomic##bits* p, Value##bits x, int) {                                            \
+        __atomic_store_n(p, x, __ATOMIC_SEQ_CST);                                                                      \
+    }                                                                                                                  \
     TILEFUSE_SIMT_ATOMIC(bits, exchange, __atomic_exchange_n)                                                          \
     TILEFUSE_SIMT_ATOMIC(bits, fetch_add, __atomic_fetch_add)                                                          \
     TILEFUSE_SIMT_ATOMIC(bits, fetch_sub, __atomic_fetch_sub)                                                          \

@@ -45,7 +45,8 @@ struct Site {
         uint64_t epoch = 0;
         unsigned done[warp_size] = {};  // accesses by each lane
         unsigned closed = 0;            // accesses that all lanes have made
-        std::vector<WarpAccess> open;   // a ring, of 2^n: the i-th is open[i % size]
+        std::vector<WarpAccess> open;   // a ring, of 2^n
+        WarpAccess& of(size_t i) { return open[i & (open.size() - 1)]; }
     };
     Warp warp[max_warps];
 };
@@ -165,9 +166,8 @@ void close_all(Site& site, Site::Warp& warp) {
 // Room for one access more, in the ring.
 void grow(Site::Warp& warp) {
     const size_t size = warp.open.size();
-    std::vector<WarpAccess> larger(size ? 2 * size : 4);
-    for (size_t i = warp.closed; i < warp.closed + size; i++) larger[i & (larger.size() - 1)] = warp.open[i & (size - 1)];
-    warp.open = std::move(larger);
+    std::vector<WarpAccess> old = std::exchange(warp.open, std::vector<WarpAccess>(size ? 2 * size : 4));
+    for (size_t i = warp.closed; i < warp.closed + size; i++) warp.of(i) = old[i & (size - 1)];
 }
 
 }  // namespace
@@ -185,12 +185,12 @@ uint32_t count_access(const Thread& me, const void* p, size_t bytes, bool shared
     if (warp.epoch != epoch) close_all(site, warp);
     const unsigned lane = me.lane(), number = warp.done[lane]++;
     while (number - warp.closed >= warp.open.size()) grow(warp);
-    WarpAccess& access = warp.open[number & (warp.open.size() - 1)];
+    WarpAccess& access = warp.of(number);
     access.address[lane] = reinterpret_cast<uintptr_t>(p);
     access.bytes[lane] = static_cast<uint8_t>(bytes);
     access.lanes |= 1u << lane;
     for (;;) {
-        WarpAccess& oldest = warp.open[warp.closed & (warp.open.size() - 1)];
+        WarpAccess& oldest = warp.of(warp.closed);
         if (oldest.lanes != ~0u) break;
         close(site, oldest);
         oldest.lanes = 0;

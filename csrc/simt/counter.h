@@ -9,8 +9,8 @@ void start_counting(const Launch&);
 void end_warp_accesses();  // the block has met: accesses on either side are not one access of a warp
 void finish_counting();
 
-// One lane's part of an access; the i-th that each lane makes at a place is one access of the warp. Returns a number for
-// the place in the code.
+// One lane's part of an access; the i-th that each lane makes at a place is one access of the warp. Returns a number
+// for the place in the code.
 uint32_t count_access(const Thread&, const void* p, size_t bytes, bool shared, bool write, const void* code);
 const void* site_code(uint32_t site);
 

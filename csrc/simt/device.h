@@ -14,7 +14,7 @@ namespace simt {
 
 using Where = std::source_location;
 
-// ---- what the executor does for a running thread (block.cpp, warp.cpp, copies.cpp, matrix.cpp) ------------------------
+// ---- what the executor does for a running thread (block.cpp, warp.cpp, copies.cpp, matrix.cpp) ----------------------
 
 // A shared array: one such object for each declaration in the source.
 struct SharedSite {
@@ -57,7 +57,7 @@ void copy_async(void* to, const void* from, bool valid, Where);
 void copy_async_commit();
 void copy_async_wait(int pending);
 
-// ---- accesses that are one instruction on a GPU, and several or none to the compiler's instrumentation ---------------
+// ---- accesses that are one instruction on a GPU, and several or none to the compiler's instrumentation --------------
 
 enum class Access : uint8_t { read, write, atomic };
 void misaligned(const void* p, size_t bytes, Where);
@@ -148,7 +148,8 @@ template <class T> __forceinline__ T shuffle_from(T x, int lane, unsigned mask, 
     std::memcpy(&x, &data.result, sizeof x);
     return x;
 }
-template <class T> __forceinline__ T shuffle(T x, int lane, unsigned mask = whole_warp, Where where = Where::current()) {
+template <class T>
+__forceinline__ T shuffle(T x, int lane, unsigned mask = whole_warp, Where where = Where::current()) {
     return shuffle_from(x, lane & 31, mask, where);
 }
 template <class T>

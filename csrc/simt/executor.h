@@ -95,7 +95,7 @@ void wait();
 void make_ready(unsigned warp, unsigned lanes);
 uint64_t random_number();
 
-// ---- warp.cpp, copies.cpp, matrix.cpp --------------------------------------------------------------------------------
+// ---- warp.cpp, copies.cpp, matrix.cpp -------------------------------------------------------------------------------
 void complete_meetings(unsigned warp);  // of lanes that waited only for one that has now exited
 void multiply(Thread* warp);
 void load_matrices(Thread* warp);

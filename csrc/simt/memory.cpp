@@ -152,7 +152,7 @@ void check_red_zones(const char* kernel) {
 
 namespace {
 
-// Arrays one after the other, each at a multiple of 128 bytes (so that bank 0 is its beginning) and with a gap after it.
+// Arrays one after the other, each at a multiple of 128 bytes (where bank 0 is) and with a gap after it.
 struct SharedMemory {
     alignas(page_bytes) char memory[shared_space];
     SharedArray arrays[256];
@@ -226,14 +226,15 @@ void check_shared() {
         if (!found) continue;
         report.kind = "out of bounds";
         report.thread = whole_block;
-        if (i < 0) {
-            std::snprintf(report.text, sizeof report.text, "a thread of block (%u, %u, %u) has written %td bytes before its shared memory",
-                          block.block.x, block.block.y, block.block.z, end - found);
-        } else {
-            std::snprintf(report.text, sizeof report.text, "a thread of block (%u, %u, %u) has written %td bytes past the end of %s of %zu bytes",
-                          block.block.x, block.block.y, block.block.z, found - begin, shared.arrays[i].name ? shared.arrays[i].name : "dynamic shared memory",
-                          shared.arrays[i].bytes);
+        char where[128] = "before its shared memory";
+        if (i >= 0) {
+            const SharedArray& array = shared.arrays[i];
+            std::snprintf(where, sizeof where, "past the end of %s of %zu bytes",
+                          array.name ? array.name : "dynamic shared memory", array.bytes);
         }
+        const auto [x, y, z] = block.block;
+        std::snprintf(report.text, sizeof report.text, "a thread of block (%u, %u, %u) has written %td bytes %s", x, y,
+                      z, i < 0 ? end - found : found - begin, where);
         return;
     }
 }
