@@ -80,12 +80,13 @@ struct Shadow {
     Cell* single;      // of split words
     uint8_t* content;  // a Content for each byte
 
+    // Null: no memory.
     static Shadow* make(char* begin, size_t bytes) {
         const size_t whole = (bytes + 3) / 4 * 4;
         const size_t space = sizeof(Shadow) + whole / 4 * sizeof(Cell) + whole * sizeof(Cell) + whole;
         // Address space only: a page becomes memory when it is first touched.
         void* p = mmap(nullptr, space, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED) throw std::bad_alloc();
+        if (p == MAP_FAILED) return nullptr;
         auto* shadow = static_cast<Shadow*>(p);
         auto* words = reinterpret_cast<Cell*>(shadow + 1);
         *shadow = {begin, bytes, words, words + whole / 4, reinterpret_cast<uint8_t*>(words + whole / 4 + whole)};
@@ -121,10 +122,7 @@ Shadow* shared_shadow() {
     return shadow;
 }
 
-Shadow* shadow_of(Allocation& allocation) {
-    if (!allocation.shadow) allocation.shadow = Shadow::make(allocation.begin, allocation.bytes);
-    return static_cast<Shadow*>(allocation.shadow);
-}
+Shadow* shadow_of(Allocation& allocation) { return static_cast<Shadow*>(allocation.shadow); }
 
 // The allocation that an address lies in, by its page: no two share one.
 struct Recent {
@@ -410,10 +408,14 @@ void mark_written(void* p, size_t bytes) {
     std::memset(shadow->content + (static_cast<char*>(p) - shadow->begin), value, bytes);
 }
 
+bool make_shadow(Allocation& allocation) {
+    allocation.shadow = Shadow::make(allocation.begin, allocation.bytes);
+    return allocation.shadow;
+}
+
 void drop_shadow(Allocation& allocation) {
     std::fill(std::begin(recent), std::end(recent), Recent{});
-    if (allocation.shadow) Shadow::drop(static_cast<Shadow*>(allocation.shadow));
-    allocation.shadow = nullptr;
+    Shadow::drop(shadow_of(allocation));
 }
 
 }  // namespace simt

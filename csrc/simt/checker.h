@@ -13,6 +13,7 @@ void warp_has_met(unsigned warp, unsigned lanes);
 
 // An access by a thread: all rules hold for it. The code address is where.
 void check_access(Thread&, const void* p, size_t bytes, Access, const void* code);
+bool make_shadow(Allocation&);                 // false: no memory for it
 void drop_shadow(Allocation&);
 void mark_written(void* p, size_t bytes);      // by the host, in device memory
 void check_copy_start(Thread&, const Copy&);   // its target may not be touched

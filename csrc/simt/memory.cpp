@@ -94,8 +94,14 @@ void* allocate(size_t bytes) {
     const size_t whole = (allocation.whole() + page_bytes - 1) / page_bytes * page_bytes;
     auto* base = static_cast<char*>(std::aligned_alloc(page_bytes, whole));
     if (!base) return nullptr;
-    fill_unwritten(base, allocation.whole());
     allocation.begin = base + red_zone_bytes;
+    if constexpr (checked) {
+        if (!make_shadow(allocation)) {
+            std::free(base);
+            return nullptr;
+        }
+    }
+    fill_unwritten(base, allocation.whole());
     allocations.emplace(reinterpret_cast<uintptr_t>(base), allocation);
     usage.count++;
     usage.bytes += bytes;

@@ -1,4 +1,5 @@
 // The CUDA runtime's functions: everything happens at once, or is recorded while its stream is being captured.
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -41,6 +42,7 @@ namespace {
 thread_local cudaError_t last_error = cudaSuccess;
 int captures = 0;  // under way
 std::map<std::string, int> registers;
+std::atomic<uint64_t> captured = 0, graphs_launched = 0, waited = 0;
 
 cudaError_t result(cudaError_t error) {
     if (error != cudaSuccess) last_error = error;
@@ -139,6 +141,8 @@ void set_registers(const std::string& kernel, int count) {
     registers[kernel] = count;
 }
 
+Calls calls() { return {captured, graphs_launched, waited}; }
+
 }  // namespace simt
 
 using namespace simt;
@@ -211,6 +215,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
+    ++waited;
     std::lock_guard lock(mutex);
     return result(captures ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
 }
@@ -238,7 +243,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     delete stream;
     return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return result(refuse_capture(stream)); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    ++waited;
+    return result(refuse_capture(stream));
+}
 cudaError_t cudaStreamQuery(cudaStream_t stream) { return result(refuse_capture(stream)); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     std::lock_guard lock(mutex);
@@ -266,7 +274,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     event->time = std::chrono::steady_clock::now();
     return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t event) { return cudaEventQuery(event); }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    ++waited;
+    return cudaEventQuery(event);
+}
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     return result(event->capture ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
 }
@@ -294,6 +305,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     if (stream->capture->origin != stream) return result(cudaErrorStreamCaptureUnmatched);
     const std::shared_ptr<Capture> capture = std::exchange(stream->capture, nullptr);
     captures--;
+    ++captured;
     if (!capture->valid) return result(cudaErrorStreamCaptureInvalidated);
     *graph = new Graph(std::move(capture->graph));
     return cudaSuccess;
@@ -310,6 +322,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    ++graphs_launched;
     return result(queue_action(stream, [exec] {
         for (const Action& action : exec->actions) action();
     }));
@@ -349,12 +362,14 @@ cudaError_t cudaFreeHost(void* p) {
     return cudaSuccess;
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    ++waited;
     const cudaError_t error = refuse_capture(nullptr);
     return error == cudaSuccess ? cudaMemcpyAsync(to, from, bytes, kind, nullptr) : result(error);
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const cudaError_t error = check_copy(to, from, bytes, kind);
     if (error != cudaSuccess) return result(error);
+    if (!owns(to)) ++waited;
     return result(queue_action(stream, [=] {
         if (bytes) copy(to, from, bytes);
     }));

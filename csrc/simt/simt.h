@@ -101,6 +101,15 @@ struct Usage {
 };
 Usage live_allocations();
 
+// ---- what host code asked for, since the process began -------------------------------------------------------------
+
+struct Calls {
+    uint64_t captures;        // of streams to graphs, that came to their end
+    uint64_t graph_launches;
+    uint64_t waits;           // for the device: a GPU's copies to the host's pageable memory are among them
+};
+Calls calls();
+
 // ---- counts (checked build) -----------------------------------------------------------------------------------------
 
 // What the accesses of whole warps at one place in the source came to.

@@ -1,8 +1,5 @@
-// Known patterns of access: prints, for each marked line, how many accesses by warps there were, the sectors or
-// wavefronts that they took, and the fewest that would do.
-#include <fstream>
-#include <regex>
-
+// Known patterns of access: prints lines of this file and, for each, how many accesses by warps there were, the sectors
+// or wavefronts that they took, and the fewest that would do.
 #include "harness.h"
 
 namespace {
@@ -78,17 +75,9 @@ int main() {
     EXPECT(counts.size() == 2 && counts[0].kernel == "global_patterns" && counts[1].kernel == "shared_patterns");
     EXPECT(counts[0].block.x == 64 && counts[0].grid.x == 1);
 
-    std::ifstream source(__FILE__);
-    const std::regex mark("// count: (\\w+)$");
-    std::string line;
-    std::smatch match;
-    for (int number = 1; std::getline(source, line); number++) {
-        if (!std::regex_search(line, match, mark)) continue;
-        for (const auto& launched : counts) {
-            for (const auto& a : launched.accesses) {
-                if (a.source.line != number) continue;
-                std::printf("%s %lu %lu %lu\n", match[1].str().c_str(), a.accesses, a.transfers, a.ideal);
-            }
+    for (const auto& launched : counts) {
+        for (const auto& a : launched.accesses) {
+            std::printf("%d %lu %lu %lu\n", a.source.line, a.accesses, a.transfers, a.ideal);
         }
     }
     const auto total = counts[0].total(false);
