@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tilefuse import _core, ops, reference
+from tilefuse import _core, _device, ops, reference
 
 Layers = list[dict[str, Any]]
+EXECUTOR = "simt"
+
+
+def placed(value: Any) -> Any:
+    """What is in `value`, with copies of its arrays in the memory of the device in use."""
+    if isinstance(value, np.ndarray):
+        copy = _device.native().empty(value.shape, value.dtype)
+        copy[...] = value
+        return copy
+    return [placed(item) for item in value] if isinstance(value, list) else value
+
+
+def make_program(layers: Layers, *arguments: Any) -> Any:
+    """A Program of the device in use; the arrays of `layers` move there."""
+    for layer in layers:
+        layer.update({key: placed(value) for key, value in layer.items()})
+    return _device.native().Program(layers, *arguments)
 
 
 def dense(inputs: int, units: int, activation: str = "linear", **more: Any) -> dict[str, Any]:
@@ -118,22 +138,20 @@ def batch(loss: str, n: int = 7, outputs: int = 3) -> tuple[np.ndarray, np.ndarr
 
 def step_loss(layers: Layers, loss: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> float:
     """The loss of a training step (with its dropout) that changes nothing."""
-    copies = [
-        {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in layer.items()} for layer in layers
-    ]
-    program = _core.Program(copies, x.shape[1:], len(x), {"kind": loss}, SGD, "float64")
+    copies = [{k: v.copy() if isinstance(v, np.ndarray) else v for k, v in layer.items()} for layer in layers]
+    program = _core.Program(copies, x.shape[1:], len(x), {"kind": loss}, SGD, "float64")  # on the CPU
     return program.train_step(x, y, weight, 0.0)[0]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_gradients_are_central_differences(network: str, weighted: bool) -> None:
+def test_gradients_are_central_differences(network: str, weighted: bool, device: str) -> None:
     make, loss = NETWORKS[network]
     layers = make()
     x, y = batch(loss)
     weight = np.random.default_rng(2).random(len(x)) if weighted else None
     trained = make()
-    program = _core.Program(trained, (6,), len(x), {"kind": loss}, SGD, "float64")
+    program = make_program(trained, (6,), len(x), {"kind": loss}, SGD, "float64")
     assert program.train_step(x, y, weight, 1.0)[0] == pytest.approx(step_loss(layers, loss, x, y, weight))
     h = 1e-6
     still = [layer for layer in layers if layer.get("trainable") is False]
@@ -188,13 +206,11 @@ CLIPPINGS: dict[str, tuple[dict[str, float], Callable[[list[np.ndarray]], Any]]]
 
 @pytest.mark.parametrize("clipping", CLIPPINGS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_updates_equal_the_reference(optimizer: str, clipping: str) -> None:
+def test_updates_equal_the_reference(optimizer: str, clipping: str, device: str) -> None:
     described, update = OPTIMIZERS[optimizer]
     limits, clip = CLIPPINGS[clipping]
     layers = [dense(6, 17, "tanh"), dense(17, 3)]
-    program = _core.Program(
-        layers, (6,), 7, {"kind": "mean_squared_error"}, described | limits, "float64"
-    )
+    program = make_program(layers, (6,), 7, {"kind": "mean_squared_error"}, described | limits, "float64")
     mine = [v.copy() for v in variables(layers)]
     slots = [[np.zeros_like(v) for v in mine] for _ in range(3)]
     x, y = batch("mean_squared_error")
@@ -222,7 +238,7 @@ def mnist_like(dtype: str = "float32") -> tuple[Layers, Any]:
             elif key.endswith("_slots"):
                 layer[key] = [slot.astype(dtype) for slot in value]
     loss = {"kind": "sparse_categorical_crossentropy"}
-    return layers, _core.Program(layers, (30,), 32, loss, {"kind": "adam"}, dtype)
+    return layers, make_program(layers, (30,), 32, loss, {"kind": "adam"}, dtype)
 
 
 def digits(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
@@ -230,18 +246,21 @@ def digits(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
     return rng.random((n, 30)).astype(dtype), rng.integers(0, 10, n).astype(np.int32)
 
 
-def test_an_epoch_is_its_steps() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_epoch_is_its_steps(device: str, weighted: bool) -> None:
     x, y = digits(100)
     order = np.random.default_rng(1).permutation(100)
     rates = np.array([1e-3, 2e-3, 3e-3, 4e-3])
     one, program = mnist_like()
     predictions = np.full((100, 10), np.nan, np.float32)
-    logs = program.train_epoch(x, y, order, rates, predictions=predictions)
+    weight = np.random.default_rng(2).random(100).astype(np.float32) if weighted else None
+    logs = program.train_epoch(x, y, order, rates, predictions=predictions, sample_weight=weight)
     other, stepwise = mnist_like()
     losses = []
     for i, rate in enumerate(rates):
         rows = order[32 * i : 32 * (i + 1)]
-        losses.append(stepwise.train_step(x[rows], y[rows], None, rate)[0] * len(rows))
+        of_rows = None if weight is None else weight[rows]
+        losses.append(stepwise.train_step(x[rows], y[rows], of_rows, rate)[0] * len(rows))
     for a, b in zip(variables(one), variables(other), strict=True):
         assert a.tobytes() == b.tobytes()
     assert logs["loss"] == pytest.approx(sum(losses) / 100)
@@ -338,7 +357,7 @@ def test_a_step_allocates_nothing(tmp_path: Path) -> None:
     assert many == few, f"10 steps make {few} allocations, 500 make {many}"
 
 
-def test_a_program_describes_itself() -> None:
+def test_a_program_describes_itself(device: str) -> None:
     _, program = mnist_like()
     text = program.describe()
     assert text == repr(program)
@@ -350,24 +369,26 @@ def test_a_program_describes_itself() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_profiling_times_every_stage_and_changes_no_bit(threads: int) -> None:
+def test_profiling_times_every_stage_and_changes_no_bit(
+    threads: int, device: str, set_num_threads: Callable[[int], None]
+) -> None:
+    if threads > 1 and device != "cpu":
+        pytest.skip("threads are the CPU's")
     x, y = digits(64)
     weights = []
-    _core.set_num_threads(threads)
-    try:
-        for profiled in (False, True):
-            layers, program = mnist_like()
-            assert program.timings == []
-            program.profile(profiled)
-            for batch in (slice(0, 32), slice(32, 64)):
-                program.train_step(x[batch], y[batch])
-            times = program.timings
-            weights.append([layer["kernel"] for layer in layers if "kernel" in layer])
-    finally:
-        _core.set_num_threads(0)
+    set_num_threads(threads)
+    for profiled in (False, True):
+        layers, program = mnist_like()
+        assert program.timings == []
+        program.profile(profiled)
+        for batch in (slice(0, 32), slice(32, 64)):
+            program.train_step(x[batch], y[batch])
+        times = program.timings
+        weights.append([layer["kernel"] for layer in layers if "kernel" in layer])
     assert [time["stage"] for time in times] == program.stages
     matmuls = [time["work"] for time in times if "x w" in time["stage"]]
-    assert matmuls and all(0 < seconds < 1 for seconds in matmuls)
+    assert matmuls
+    assert all(0 < seconds < 1 for seconds in matmuls)
     assert all(time["wait"] >= 0 for time in times)
     for plain, timed in zip(*weights, strict=True):
         np.testing.assert_array_equal(plain, timed)
@@ -376,14 +397,14 @@ def test_profiling_times_every_stage_and_changes_no_bit(threads: int) -> None:
     program.profile(False)
 
 
-def test_memory_is_shared_between_phases() -> None:
+def test_memory_is_shared_between_phases(device: str) -> None:
     """Wide layers are split by columns, with barriers between: their buffers take turns."""
     layers = [dense(400, 400, "relu") for _ in range(8)] + [dense(400, 4)]
-    program = _core.Program(layers, (400,), 64, None, None, "float64")
+    program = make_program(layers, (400,), 64, None, None, "float64")
     assert 2 * 64 * 400 * 8 <= program.bytes <= 3 * 64 * 400 * 8
 
 
-def test_predict_and_evaluate_agree_with_the_ops() -> None:
+def test_predict_and_evaluate_agree_with_the_ops(device: str) -> None:
     layers, program = mnist_like("float64")
     x, y = digits(300, "float64")
     out = np.full((300, 10), np.nan)
@@ -411,7 +432,7 @@ def test_predict_and_evaluate_agree_with_the_ops() -> None:
         ({"sample_weight": np.zeros(3, np.float32)}, "sample_weight"),
     ],
 )
-def test_bad_batches(change: dict[str, np.ndarray], message: str) -> None:
+def test_bad_batches(change: dict[str, np.ndarray], message: str, device: str) -> None:
     layers, program = mnist_like()
     before = [v.copy() for v in variables(layers)]
     arguments = {"x": np.zeros((4, 30), np.float32), "y": np.zeros(4, np.int32)} | change
@@ -420,3 +441,148 @@ def test_bad_batches(change: dict[str, np.ndarray], message: str) -> None:
     for v, old in zip(variables(layers), before, strict=True):
         assert np.array_equal(v, old)
     assert program.iteration == 0
+
+
+def test_weights_must_lie_in_the_device_memory(device: str) -> None:
+    layers = [dense(6, 3)]
+    loss = {"kind": "mean_squared_error"}
+    if device == "cpu":
+        _device.native().Program(layers, (6,), 7, loss, SGD, "float64")
+        return
+    with pytest.raises(ValueError, match=rf"dense_3's kernel does not lie in .* device '{device}'.*empty"):
+        _device.native().Program(layers, (6,), 7, loss, SGD, "float64")
+
+
+# --- on a device with a stream: what the host asks of it ---
+
+
+@pytest.fixture
+def executor() -> Iterator[Any]:
+    """The executor's module, in use."""
+    if importlib.util.find_spec("tilefuse._simt") is None:
+        pytest.skip("the executor of CUDA kernels is not built")
+    with _device.using(EXECUTOR) as native:
+        yield native
+
+
+def counted(native: Any, call: Callable[[], Any]) -> dict[str, int]:
+    """How often the host made or launched a graph, or waited, during the call."""
+    before = native.counters()
+    call()
+    return {name: n - before[name] for name, n in native.counters().items()}
+
+
+def test_a_step_is_captured_once_and_launched_again(executor: Any) -> None:
+    layers, program = mnist_like()
+    x, y = digits(32 * 6)
+    epoch = [x, y, np.arange(32 * 6), np.full(6, 1e-3)]
+    # The first step runs as it is, the second is captured: what comes but once needs no graph.
+    first = counted(executor, lambda: program.train_epoch(*epoch))
+    assert (first["captures"], first["graph_launches"]) == (1, 5)
+    epoch[2:] = np.arange(32 * 6)[::-1].copy(), np.full(6, 2e-3)
+    again = counted(executor, lambda: program.train_epoch(*epoch))
+    assert (again["captures"], again["graph_launches"]) == (0, 6)
+    # The graph finds the new order and learning rates: the weights are those of steps without a graph.
+    other, stepwise = mnist_like()
+    for order, rate in ((np.arange(32 * 6), 1e-3), (epoch[2], 2e-3)):
+        stepwise.profile(True)  # stage by stage
+        for i in range(6):
+            rows = order[32 * i : 32 * (i + 1)]
+            stepwise.train_step(x[rows], y[rows], None, rate)
+    assert [v.tobytes() for v in variables(layers)] == [v.tobytes() for v in variables(other)]
+
+
+def test_other_data_weights_and_predictions_have_their_own_graphs(executor: Any) -> None:
+    layers, program = mnist_like()
+    other, reference_program = mnist_like()
+    x, y = digits(96)
+    weight = np.linspace(0, 1, 96, dtype=np.float32)
+    predictions = np.empty((96, 10), np.float32)
+    calls: list[dict[str, Any]] = [{}, {"sample_weight": weight}, {"predictions": predictions}, {}]
+    for more in calls * 2:
+        order, rates = np.arange(96), np.full(3, 1e-2)
+        program.train_epoch(placed(x), placed(y), order, rates, **more)
+        reference_program.profile(True)
+        reference_program.train_epoch(x, y, order, rates, **more)
+        assert [v.tobytes() for v in variables(layers)] == [v.tobytes() for v in variables(other)]
+
+
+def test_the_host_waits_at_polls_alone(executor: Any) -> None:
+    _, program = mnist_like()
+    x, y = digits(32 * 40)
+    polls: list[int] = []
+    arguments = placed(x), placed(y), np.arange(len(x)), np.full(40, 1e-3)
+    waits = counted(
+        executor,
+        lambda: program.train_epoch(*arguments, on_progress=lambda done, *_: polls.append(done)),
+    )["waits"]
+    assert polls[-1] == 40
+    assert waits == 2 * (len(polls) + 1)  # at each poll and at the end: for the totals, and their copy
+    assert len(polls) < 30, "steps take so long that nearly each of them is polled: the test shows nothing"
+
+
+def test_rates_changed_at_a_poll_hold_for_the_next_step(executor: Any) -> None:
+    layers, program = mnist_like()
+    x, y = digits(32 * 4)
+    rates = np.full(4, 1e-3)
+
+    def change(done: int, loss: float, accuracy: float) -> None:
+        rates[done:] = 1e-3 * (done + 1)
+
+    program.train_epoch(x, y, np.arange(len(x)), rates, on_progress=change, interval=0.0)
+    other, stepwise = mnist_like()
+    for i in range(4):
+        rows = slice(32 * i, 32 * (i + 1))
+        stepwise.train_step(x[rows], y[rows], None, 1e-3 * (i + 1))
+    assert [v.tobytes() for v in variables(layers)] == [v.tobytes() for v in variables(other)]
+
+
+def test_an_epoch_ends_where_a_poll_says_so(executor: Any) -> None:
+    _, program = mnist_like()
+    x, y = digits(32 * 4)
+    predictions = np.full((len(x), 10), np.nan, np.float32)
+    done = program.train_epoch(
+        x,
+        y,
+        np.arange(len(x)),
+        np.full(4, 1e-3),
+        predictions=predictions,
+        on_progress=lambda done, *_: done == 2,
+        interval=0.0,
+    )
+    assert (done["steps"], done["samples"], program.iteration) == (2, 64, 2)
+    np.testing.assert_allclose(predictions[:64].sum(axis=1), 1, rtol=1e-5)
+    assert np.isnan(predictions[64:]).all()
+
+
+def test_same_bits_in_any_order_of_the_threads(executor: Any) -> None:
+    x, y = digits(107)
+    bits = set()
+    try:
+        for order in ("forward", "forward", "reverse", "random:1", "random:2"):
+            executor.set_order(order)
+            layers, program = mnist_like()
+            logs = program.train_epoch(x, y, np.arange(107), np.full(4, 1e-2))
+            results = [np.array(list(logs.values())), *variables(layers)]
+            bits.add(b"".join(v.tobytes() for v in results))
+    finally:
+        executor.set_order(os.environ.get("TILEFUSE_SIMT_ORDER") or "forward")
+    assert len(bits) == 1
+
+
+def test_steps_allocate_no_device_memory_and_programs_give_theirs_back(executor: Any) -> None:
+    gc.collect()
+    before = executor.live_allocations()
+    layers, program = mnist_like()
+    x, y = digits(100)
+    epoch = x, y, np.arange(100), np.full(4, 1e-3)
+    program.train_epoch(*epoch)
+    program.evaluate(x, y)
+    during = executor.live_allocations()
+    for _ in range(3):
+        program.train_epoch(*epoch)
+        program.evaluate(x, y)
+    assert executor.live_allocations() == during
+    del layers, program
+    gc.collect()
+    assert executor.live_allocations() == before

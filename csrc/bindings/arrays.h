@@ -172,6 +172,7 @@ void bind_activation(py::module_&);
 void bind_dropout(py::module_&);
 void bind_loss(py::module_&);
 void bind_matmul(py::module_&);
+void bind_memory(py::module_&);
 void bind_optimizer(py::module_&);
 void bind_program(py::module_&);
 void bind_softmax(py::module_&);

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "bindings/arrays.h"
+#include "cuda/memory.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -55,8 +56,7 @@ void bind_machine(py::module_& m) {
     m.def("driver_version", &driver_version, "Of CUDA, that the driver is for: 1000 * major + 10 * minor; 0 without a driver.");
     m.def("runtime_version", &runtime_version, "Of CUDA, that this module was built with.");
     m.def("gpus", &gpus, "A dict for each GPU: name, compute capability (90 for 9.0), bytes of memory, multiprocessors.");
-    m.def("set_device", [](int index) { check(cudaSetDevice(index), "choosing a GPU"); }, py::arg("index"),
-          "The GPU that the calling thread uses from now on.");
+    m.def("set_device", &cuda::use_device, py::arg("index"), "The GPU that this module's kernels use from now on.");
 }
 
 }  // namespace tilefuse::bindings

@@ -11,6 +11,7 @@ PYBIND11_MODULE(TILEFUSE_MODULE, m, py::mod_gil_not_used()) {
 
     m.def("build_info", [] { return py::dict(py::arg("version") = TILEFUSE_VERSION, py::arg("compiler") = __VERSION__); });
     tilefuse::bindings::bind_machine(m);
+    tilefuse::bindings::bind_memory(m);
     tilefuse::bindings::bind_activation(m);
     tilefuse::bindings::bind_dropout(m);
     tilefuse::bindings::bind_loss(m);

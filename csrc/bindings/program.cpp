@@ -224,7 +224,12 @@ private:
                                int slots, const std::string& layer) {
         const auto keep = [&](const py::handle& item, const std::string& name) {
             kept_.push_back(item.cast<py::array>());
-            return output(kept_.back(), name.c_str(), dtype, size);
+            void* data = output(kept_.back(), name.c_str(), dtype, size);
+            if (size > 0 && !backend::owns(data)) {
+                throw py::value_error(name + " does not lie in the memory of device '" + backend::name() +
+                                      "': copy it to an array made by this module's empty(shape, dtype)");
+            }
+            return data;
         };
         program::Variable v;
         v.size = size;

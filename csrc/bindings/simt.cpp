@@ -40,17 +40,6 @@ void translate(std::exception_ptr error) {
     }
 }
 
-// A NumPy array over device memory, which is freed with it.
-py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
-    py::ssize_t bytes = dtype.itemsize();
-    for (const py::ssize_t n : shape) {
-        if (n < 0) throw py::value_error("shape is " + shape_text(shape) + "; expected no negative number");
-        bytes *= n;
-    }
-    void* memory = backend::allocate(static_cast<size_t>(bytes));
-    return py::array(dtype, shape, memory, py::capsule(memory, backend::release));
-}
-
 py::list counts() {
     py::list launches;
     for (const simt::LaunchCount& launch : simt::counts()) {
@@ -75,9 +64,6 @@ void bind_machine(py::module_& m) {
     m.attr("checked") = simt::checked;
     m.attr("Finding") = finding_type();
     py::register_local_exception_translator(translate);
-    m.def("empty", &empty, py::arg("shape"), py::arg("dtype"), "A NumPy array over device memory, not initialised.");
-    m.def("owns", [](const py::array& a) { return backend::owns(a.data()); }, py::arg("array"),
-          "Whether the array lies in device memory, so that kernels work on it in place.");
     m.def("set_order", [](const std::string& order) { simt::set_order(order); }, py::arg("order"),
           "The order in which threads and blocks run: 'forward', 'reverse', 'random' or 'random:<seed>'.");
     m.def("counts", &counts,
@@ -88,6 +74,11 @@ void bind_machine(py::module_& m) {
         const simt::Usage usage = simt::live_allocations();
         return py::make_tuple(usage.count, usage.bytes);
     }, "Allocations of device memory and their bytes.");
+    m.def("counters", [] {
+        const simt::Calls calls = simt::calls();
+        return py::dict(py::arg("captures") = calls.captures, py::arg("graph_launches") = calls.graph_launches,
+                        py::arg("waits") = calls.waits);
+    }, "Counts since the process began: streams captured as graphs, launches of these, waits of the host for the device.");
     m.def("set_registers", &simt::set_registers, py::arg("kernel"), py::arg("registers"),
           "What a thread of the kernel uses, from nvcc's report: a launch that needs more than a GPU has is refused.");
 }

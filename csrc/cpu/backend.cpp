@@ -23,6 +23,7 @@ void* allocate(size_t bytes) {
     if (size >= huge_page) madvise(memory, size, MADV_HUGEPAGE);
     return memory;
 }
+void* allocate_visible(size_t bytes) { return allocate(bytes); }
 void release(void* memory) noexcept { std::free(memory); }
 bool owns(const void*) { return true; }
 void copy_in(void* to, const void* from_host, size_t bytes) { std::memcpy(to, from_host, bytes); }

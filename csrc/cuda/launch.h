@@ -37,6 +37,7 @@ inline std::string launch_text(const char* name, dim3 grid, dim3 block, size_t s
            std::to_string(shared_bytes) + " bytes of shared memory";
 }
 
+#if defined(TILEFUSE_SIMT) || defined(__CUDACC__)  // host code that the host's compiler compiles only calls launchers
 template <class... Parameters, class... Arguments>
 void launch(const Kernel<Parameters...>& kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments&&... arguments) {
@@ -54,5 +55,6 @@ void launch(const Kernel<Parameters...>& kernel, dim3 grid, dim3 block, size_t s
 #endif
     check(error, launch_text(kernel.name, grid, block, shared_bytes));
 }
+#endif
 
 }  // namespace tilefuse::cuda

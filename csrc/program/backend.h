@@ -16,6 +16,7 @@ bool uses_host_memory();  // whether kernels take any pointer of the host's; els
 int members();            // a kernel's work is divided among so many: the threads of a team; 1 where grids do it
 
 void* allocate(size_t bytes);  // not initialised, 64-byte aligned; throws std::bad_alloc
+void* allocate_visible(size_t bytes);  // likewise, and the host reads and writes it too, while no kernel runs
 void release(void* memory) noexcept;
 bool owns(const void* pointer);  // whether kernels may use it: always true where the host's memory will do
 void copy_in(void* to, const void* from_host, size_t bytes);   // done when it returns

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import _core
@@ -42,6 +43,19 @@ def use(device: str) -> None:
     if device.startswith("cuda"):
         module.set_device(_index(device))
     _Current.device, _Current.module = device, module
+
+
+@contextlib.contextmanager
+def using(device: str) -> Iterator[Any]:
+    """Use another device inside the block; gives its module."""
+    before = current()
+    if device != before:
+        use(device)
+    try:
+        yield native()
+    finally:
+        if device != before:
+            use(before)
 
 
 def module_of(device: str) -> Any:

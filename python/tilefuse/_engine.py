@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import _core
+from . import _device
 from ._progress import Progress
 from ._results import Results
 from ._runtime import next_seed
@@ -18,6 +18,10 @@ from .layers.base import Shape
 from .losses import Loss
 from .metrics import Metric
 from .optimizers import Optimizer
+from .variables import copy_to
+
+if TYPE_CHECKING:
+    from . import _core
 
 DEFAULT_BATCH = 32
 # Programs are kept for so many batch sizes; each has its own workspace.
@@ -37,6 +41,13 @@ class Data(NamedTuple):
         return Data(
             self.x[start:stop], self.y[start:stop], None if self.weight is None else self.weight[start:stop]
         )
+
+    def on(self, device: str) -> Data:
+        """Return the samples in the device's memory: copied there now, and not at each use."""
+        if device == "cpu":
+            return self
+        weight = None if self.weight is None else copy_to(device, self.weight)
+        return Data(copy_to(device, self.x), copy_to(device, self.y), weight)
 
 
 class Engine(Stack):
@@ -79,6 +90,26 @@ class Engine(Stack):
         self._output_shape()
         return self._program(self._batch_size)
 
+    @property
+    def device(self) -> str:
+        """The device whose memory the weights are in: the one that was in use when they were made.
+
+        Training, evaluation and prediction take place there, whichever device is in use.
+
+        Raises
+        ------
+        ValueError
+            The layers were built on different devices.
+        """
+        devices = {layer.name: weight.device for layer in self.layers for weight in layer.weights}
+        if len(set(devices.values())) > 1:
+            places = ", ".join(f"{name!r} on {device!r}" for name, device in devices.items())
+            raise ValueError(
+                f"The layers of this model were built on different devices: {places}. Make them all with one "
+                "device in use, and copy the weights with set_weights(other.get_weights())."
+            )
+        return next(iter(devices.values()), _device.current())
+
     def training_state(self) -> dict[str, Any]:
         """Return the counters and seeds that the course of the training depends on."""
         return {
@@ -100,7 +131,7 @@ class Engine(Stack):
 
     def _program(self, batch: int) -> _core.Program:
         """Return the Program for a batch size, made on first use; it follows `trainable` and `compile`."""
-        key = (batch, *(layer.trainable for layer in self.layers))
+        key = (batch, self.device, *(layer.trainable for layer in self.layers))
         if key not in self._programs:
             while len(self._programs) >= _KEPT_PROGRAMS:
                 self._programs.pop(next(iter(self._programs)))
@@ -110,14 +141,16 @@ class Engine(Stack):
     def _make_program(self, batch: int) -> _core.Program:
         assert self.input_shape is not None
         slots = self.optimizer.slots if self.compiled else lambda variable: []
-        return _core.Program(
-            [layer.lower(slots) for layer in self.layers],
-            _sample_shape(self.input_shape),
-            batch,
-            self.loss.lower() if self.compiled else None,
-            self.optimizer.lower() if self.compiled else None,
-            str(self.dtype),
-        )
+        with _device.using(self.device) as native:
+            program: _core.Program = native.Program(
+                [layer.lower(slots) for layer in self.layers],
+                _sample_shape(self.input_shape),
+                batch,
+                self.loss.lower() if self.compiled else None,
+                self.optimizer.lower() if self.compiled else None,
+                str(self.dtype),
+            )
+        return program
 
     def _changed(self) -> None:
         self._programs.clear()

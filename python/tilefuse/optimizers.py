@@ -97,7 +97,7 @@ class Optimizer(Configurable):
         if id(variable) not in self._slots:
             self._slots[id(variable)] = (
                 variable,
-                [np.full_like(variable.value, v) for v in self.slot_values()],
+                [variable.full(v) for v in self.slot_values()],
             )
         return self._slots[id(variable)][1]
 

@@ -156,6 +156,7 @@ class Trainer(Engine):
         """
         self._require_compiled("fit")
         train, validation = self._split(x, y, sample_weight, class_weight, validation_split, validation_data)
+        train, validation = train.on(self.device), validation and validation.on(self.device)
         batch = min(_count("batch_size", batch_size or DEFAULT_BATCH), len(train.x))
         _count("epochs", epochs), _count("validation_freq", validation_freq)
         _count("validation_batch_size", validation_batch_size or batch)

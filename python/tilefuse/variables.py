@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from . import _device
 from ._runtime import default_dtype
 
 
-def aligned_copy(array: np.ndarray) -> np.ndarray:
-    """Return a C-contiguous copy that begins at a cache line, as the kernels' vectors like it.
+def copy_to(device: str, array: np.ndarray) -> np.ndarray:
+    """Return a C-contiguous copy in memory that the device's kernels use in place, aligned to cache lines.
 
-    NumPy aligns to 16 bytes only: then every other 32-byte vector lies across two cache lines.
+    (NumPy aligns to 16 bytes only: then every other 32-byte vector lies across two cache lines.)
     """
-    line = 64
-    memory = np.empty(array.nbytes + line, np.uint8)
-    start = -memory.ctypes.data % line
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    with _device.using(device) as native:
+        copy: np.ndarray = native.empty(array.shape, array.dtype)
     copy[...] = array
     return copy
 
@@ -26,7 +25,7 @@ class Variable:
     """An array that training changes.
 
     The array `value` stays the same object for the variable's life: optimizers, compiled programs and
-    `assign` write into it.
+    `assign` write into it. It lies in the memory of the device in use when the variable was made.
 
     Parameters
     ----------
@@ -46,7 +45,10 @@ class Variable:
     """
 
     def __init__(self, value: Any, name: str = "variable", trainable: bool = True, dtype: Any = None) -> None:
-        self.value = aligned_copy(np.asarray(value, dtype=default_dtype() if dtype is None else dtype))
+        self.device = _device.current()
+        self.value = copy_to(
+            self.device, np.asarray(value, dtype=default_dtype() if dtype is None else dtype)
+        )
         self.name = name
         self.path = name
         self.trainable = trainable
@@ -70,6 +72,10 @@ class Variable:
     def size(self) -> int:
         """The number of elements."""
         return self.value.size
+
+    def full(self, value: float) -> np.ndarray:
+        """Return a new array of the variable's shape, dtype and device, filled with `value`."""
+        return copy_to(self.device, np.full(self.shape, value, self.dtype))
 
     def numpy(self) -> np.ndarray:
         """Return a copy of the array."""
