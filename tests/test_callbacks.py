@@ -12,6 +12,8 @@ import tilefuse
 from helpers.training import blobs, classifier
 from tilefuse import callbacks
 
+pytestmark = pytest.mark.usefixtures("device")
+
 X, Y = blobs(100)
 
 

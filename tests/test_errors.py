@@ -15,6 +15,8 @@ import tilefuse
 from helpers.training import blobs, classifier, same_weights
 from tilefuse import callbacks, layers
 
+pytestmark = pytest.mark.usefixtures("device")
+
 X, Y = blobs(60)
 
 

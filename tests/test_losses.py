@@ -10,6 +10,8 @@ import tilefuse
 from helpers.gradients import assert_gradient, numerical_gradient
 from tilefuse import losses
 
+pytestmark = pytest.mark.usefixtures("device")
+
 RNG = np.random.default_rng(5)
 LOGITS = RNG.normal(size=(7, 4))
 PROBABILITIES = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)

@@ -12,6 +12,8 @@ import tilefuse
 from helpers.training import OPTIMIZERS, blobs, classifier, same_weights
 from tilefuse import callbacks, layers
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def test_shapes_names_and_parameters() -> None:
     model = tilefuse.Sequential(
@@ -386,8 +388,9 @@ def test_training_in_a_forked_child() -> None:
 def test_two_threads_train_two_models() -> None:
     x, y = blobs(400)
     models, expected = [classifier(), classifier("sgd")], [classifier(), classifier("sgd")]
+    epochs = 20 if tilefuse.get_device() == "cpu" else 4
     threads = [
-        threading.Thread(target=lambda m: m.fit(x, y, epochs=20, verbose=0), args=(model,))
+        threading.Thread(target=lambda m: m.fit(x, y, epochs=epochs, verbose=0), args=(model,))
         for model in models
     ]
     for thread in threads:
@@ -395,7 +398,7 @@ def test_two_threads_train_two_models() -> None:
     for thread in threads:
         thread.join()
     for model, alone in zip(models, expected, strict=True):
-        alone.fit(x, y, epochs=20, verbose=0)
+        alone.fit(x, y, epochs=epochs, verbose=0)
         assert same_weights(model, alone)
 
 

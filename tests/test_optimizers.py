@@ -10,6 +10,8 @@ import tilefuse
 from helpers.training import OPTIMIZERS, blobs, classifier
 from tilefuse import optimizers
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_tape_and_compiled_step_agree(name: str) -> None:

@@ -13,6 +13,8 @@ import tilefuse
 from helpers.training import OPTIMIZERS, blobs, classifier, same_weights
 from tilefuse import callbacks, layers
 
+pytestmark = pytest.mark.usefixtures("device")
+
 X, Y = blobs()
 
 

@@ -12,6 +12,8 @@ from helpers.gradients import assert_gradient, numerical_gradient
 from helpers.training import blobs
 from tilefuse import layers, losses, ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 RNG = np.random.default_rng(3)
 A, B, C = RNG.normal(size=(5, 4)), RNG.normal(size=(4, 3)), RNG.normal(size=3)
 TARGET = RNG.normal(size=(5, 3))

@@ -8,6 +8,8 @@ import tilefuse
 from helpers.gradients import assert_gradient, numerical_gradient
 from tilefuse import losses, metrics, ops, optimizers
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def test_cross_entropy_of_two_outputs() -> None:
     y, p = np.array([1.0, 0.0]), np.array([0.6, 0.4])
