@@ -4,7 +4,7 @@
 
 #include <sstream>
 
-#include "bindings/arrays.h"
+#include "bindings/device_arrays.h"
 #include "cuda/memory.h"
 
 namespace tilefuse::bindings {
@@ -56,6 +56,13 @@ void bind_machine(py::module_& m) {
     m.def("driver_version", &driver_version, "Of CUDA, that the driver is for: 1000 * major + 10 * minor; 0 without a driver.");
     m.def("runtime_version", &runtime_version, "Of CUDA, that this module was built with.");
     m.def("gpus", &gpus, "A dict for each GPU: name, compute capability (90 for 9.0), bytes of memory, multiprocessors.");
+    bind_view(m);
+    m.def("synchronize",
+          [](uintptr_t stream) {
+              const py::gil_scoped_release release;
+              check(cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(stream)), "waiting for a stream");
+          },
+          py::arg("stream"), "Waits for all that was queued on the stream; 1 is the default stream, as in the runtime.");
     m.def("set_device", &cuda::use_device, py::arg("index"), "The GPU that this module's kernels use from now on.");
 }
 

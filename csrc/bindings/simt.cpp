@@ -6,7 +6,7 @@
 #include <exception>
 #include <functional>
 
-#include "bindings/arrays.h"
+#include "bindings/device_arrays.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -64,6 +64,8 @@ void bind_machine(py::module_& m) {
     m.attr("checked") = simt::checked;
     m.attr("Finding") = finding_type();
     py::register_local_exception_translator(translate);
+    bind_view(m);
+    m.def("synchronize", [](uintptr_t) {}, py::arg("stream"), "Does nothing: what is queued runs at once.");
     m.def("set_order", [](const std::string& order) { simt::set_order(order); }, py::arg("order"),
           "The order in which threads and blocks run: 'forward', 'reverse', 'random' or 'random:<seed>'.");
     m.def("counts", &counts,

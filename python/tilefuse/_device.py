@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import _core
+from ._cuda_arrays import ArraysIn, as_device_array
 
 _HOW_TO_BUILD = "pip install . -C cmake.define.{option}=ON (in a clone of the sources)"
 
@@ -42,6 +43,7 @@ def use(device: str) -> None:
     module = module_of(device)
     if device.startswith("cuda"):
         module.set_device(_index(device))
+        module = ArraysIn(module)
     _Current.device, _Current.module = device, module
 
 
@@ -63,6 +65,16 @@ def module_of(device: str) -> Any:
     if device == "cpu":
         return _core
     return _simt(device) if device == "simt" else _cuda(device)
+
+
+def on_device(x: Any, name: str) -> Any:
+    """Return the CuPy array that shares the memory of `x`, an array on a GPU; TypeError on another device."""
+    if not _Current.device.startswith("cuda"):
+        raise TypeError(
+            f"{name} is a {type(x).__name__} in a GPU's memory, and the device in use is {current()!r}: "
+            "call tilefuse.set_device('cuda'), or pass a NumPy array"
+        )
+    return as_device_array(x)
 
 
 def best() -> tuple[str, str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tilefuse._device import native
 
-from ._arrays import Array, packed_floats, pair
+from ._arrays import Array, empty, packed_floats, pair
 
 DEFAULT_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}
 NEEDS_INPUT = frozenset({"silu", "gelu", "gelu_tanh"})  # the derivative is a function of x, not of y
@@ -37,7 +36,7 @@ def named(activation: str | None) -> tuple[str, float]:
 def forward(name: str, x: ArrayLike, alpha: float = 0.0) -> Array:
     """The activation of that name, applied to `x`."""
     a = packed_floats(x, "x")
-    y = np.empty(a.shape, a.dtype)
+    y = empty(a.shape, a.dtype, a)
     native().activation(a, y, name, float(alpha))
     return y
 
@@ -45,6 +44,6 @@ def forward(name: str, x: ArrayLike, alpha: float = 0.0) -> Array:
 def backward(name: str, dy: ArrayLike, at: ArrayLike, alpha: float = 0.0) -> Array:
     """``dy`` times the derivative, at the output of the activation or (NEEDS_INPUT) its input."""
     gradient, array = pair(dy, at, "x" if name in NEEDS_INPUT else "y")
-    dx = np.empty(gradient.shape, gradient.dtype)
+    dx = empty(gradient.shape, gradient.dtype, gradient)
     native().activation_backward(gradient, array, dx, name, float(alpha))
     return dx

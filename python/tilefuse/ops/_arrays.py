@@ -1,9 +1,10 @@
 """Taking arrays in: every check that the ops share, and what they say when one fails.
 
 Inputs may be anything that NumPy can view: arrays, nested lists, and whatever speaks the buffer protocol,
-``__array_interface__``, ``__array__`` or DLPack. Where a kernel needs contiguous memory, an input that is not
-(or that is not aligned to its elements) is copied once. Arguments that are written to are never copied: they
-are viewed, or refused.
+``__array_interface__``, ``__array__`` or DLPack. On device "cuda" they may also be arrays on the GPU, CuPy's
+or others that speak ``__cuda_array_interface__``; results are CuPy's then. Where a kernel needs contiguous
+memory, an input that is not (or that is not aligned to its elements) is copied once. Arguments that are
+written to are never copied: they are viewed, or refused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tilefuse._cuda_arrays import array_module
+from tilefuse._device import on_device
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = Sequence[Any]
@@ -24,6 +28,8 @@ def view(x: Any, name: str) -> Array:
     """`x` as a NumPy array, without a copy where it already is an array of any kind."""
     if isinstance(x, np.ndarray):
         return x
+    if hasattr(x, "__cuda_array_interface__"):
+        return on_device(x, name)
     use_dlpack = hasattr(x, "__dlpack__") and not hasattr(x, "__array__")
     return _converted(x, name, np.from_dlpack if use_dlpack else np.asarray)
 
@@ -36,6 +42,11 @@ def _converted(x: Any, name: str, convert: Callable[[Any], Array]) -> Array:
             f"{name} is a {type(x).__name__} that NumPy cannot view ({error}); expected an array of float32 "
             "or float64 in the CPU's memory"
         ) from error
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: Array) -> Array:
+    """A new array of the kind of `like`."""
+    return np.empty(shape, dtype) if isinstance(like, np.ndarray) else array_module().empty(shape, dtype)
 
 
 def floats(
@@ -54,15 +65,18 @@ def floats(
 
 def whole(a: Array) -> Array:
     """`a` itself, or a copy if its memory or strides are not aligned to its elements."""
-    flags = a.flags
-    if flags.aligned and (flags.c_contiguous or all(stride % a.itemsize == 0 for stride in a.strides)):
+    if _aligned(a) and (a.flags.c_contiguous or all(stride % a.itemsize == 0 for stride in a.strides)):
         return a
     return a.copy()
 
 
+def _aligned(a: Array) -> bool:
+    return not isinstance(a, np.ndarray) or a.flags.aligned  # CuPy's arrays always are
+
+
 def packed(a: Array) -> Array:
     """`a` itself, or a copy if it is not C-contiguous and aligned."""
-    return a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C")
+    return a if a.flags.c_contiguous and _aligned(a) else a.copy(order="C")
 
 
 def packed_floats(
@@ -92,6 +106,8 @@ def writeable_view(
     """`x` as an array that shares its memory and can be written to, with any strides."""
     if isinstance(x, np.ndarray):
         a = x
+    elif hasattr(x, "__cuda_array_interface__"):
+        return floats(x, name, dtype, like)
     elif hasattr(x, "__array_interface__"):
         a = _converted(x, name, np.asarray)
     elif hasattr(x, "__dlpack__"):
@@ -107,7 +123,7 @@ def writeable_view(
 def writeable(x: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
     """:func:`writeable_view`, contiguous."""
     a = writeable_view(x, name, dtype)
-    if not (a.flags.c_contiguous and a.flags.aligned):
+    if not (a.flags.c_contiguous and _aligned(a)):
         raise ValueError(
             f"{name} of shape {a.shape} is not contiguous: what is updated in place must be C-contiguous "
             "and aligned; pass numpy.ascontiguousarray of it and copy the result back"

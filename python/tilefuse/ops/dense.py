@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tilefuse._device import native
 
 from ._activation import NEEDS_INPUT, backward, named
-from ._arrays import Array, check_shape, floats, packed, whole
+from ._arrays import Array, check_shape, empty, floats, packed, whole
 
 __all__ = ["dense", "dense_backward"]
 
@@ -56,7 +55,7 @@ def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: st
             raise ValueError(
                 f"b has shape {bias.shape}; expected {weights.shape[1:]}, as w has shape {weights.shape}"
             )
-    y = np.empty((*inputs.shape[:-1], weights.shape[1]), inputs.dtype)
+    y = empty((*inputs.shape[:-1], weights.shape[1]), inputs.dtype, inputs)
     native().matmul(_rows(inputs), weights, _rows(y), bias, name, alpha, 0.0, None)
     return y
 
@@ -122,9 +121,9 @@ def dense_backward(
     if name != "linear":
         gradient = backward(name, gradient, given["z" if name in NEEDS_INPUT else "y"], alpha)
     dz = _rows(gradient)
-    dx = np.empty(inputs.shape, dtype)
-    dw = np.empty(weights.shape, dtype)
-    db = np.empty(weights.shape[1:], dtype)
+    dx = empty(inputs.shape, dtype, inputs)
+    dw = empty(weights.shape, dtype, inputs)
+    db = empty(weights.shape[1:], dtype, inputs)
     native().matmul(dz, weights.T, _rows(dx), None, "linear", 0.0, 0.0, None)
     native().matmul(_rows(inputs).T, dz, dw, None, "linear", 0.0, 0.0, None)
     native().column_sum(dz, db)

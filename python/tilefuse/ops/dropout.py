@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from tilefuse._device import native
 
-from ._arrays import Array, check_shape, packed, packed_floats, view
+from ._arrays import Array, check_shape, empty, packed, packed_floats, view
 
 __all__ = ["dropout", "dropout_backward"]
 
@@ -51,9 +51,9 @@ def dropout(x: ArrayLike, rate: float, *, seed: int = 0, step: int = 0) -> tuple
     """
     a = packed_floats(x, "x")
     _check_rate(rate)
-    mask = np.empty(a.shape, np.bool_)
+    mask = empty(a.shape, np.dtype(np.bool_), a)
     native().dropout_mask(mask, float(rate), _unsigned(seed, "seed"), _unsigned(step, "step"))
-    y = np.empty(a.shape, a.dtype)
+    y = empty(a.shape, a.dtype, a)
     native().dropout(a, mask, y, float(rate))
     return y, mask
 
@@ -95,7 +95,7 @@ def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float) -> Array:
     if kept.dtype != np.bool_:
         raise TypeError(f"mask has dtype {kept.dtype}; expected bool")
     check_shape(kept, "mask", gradient.shape, "dy")
-    dx = np.empty(gradient.shape, gradient.dtype)
+    dx = empty(gradient.shape, gradient.dtype, gradient)
     native().dropout(gradient, packed(kept), dx, float(rate))
     return dx
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from tilefuse._device import native
 
-from ._arrays import Array, check_shape, floats, packed, view
+from ._arrays import Array, check_shape, empty, floats, packed, view
 
 __all__ = [
     "binary_cross_entropy",
@@ -306,12 +306,14 @@ def _run(
         given = _numbers(sample_weight, "sample_weight")
         check_shape(given, "sample_weight", x.shape[:-1], "the samples")
         weight = _converted(given, x)
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype, x)
     rows = (math.prod(x.shape[:-1]), x.shape[-1])
     loss = native().loss(
         kind, from_logits, x.reshape(rows), labels, weight, float(label_smoothing), dx.reshape(rows)
     )
-    return np.asarray(loss, dtype=x.dtype), dx
+    mean = empty((), x.dtype, x)
+    mean[()] = loss
+    return mean, dx
 
 
 def _scores(scores: ArrayLike, name: str) -> Array:

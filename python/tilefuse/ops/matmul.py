@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from tilefuse._device import native
 
 from ._activation import named
-from ._arrays import Array, floats, packed, whole, writeable_view
+from ._arrays import Array, empty, floats, packed, whole, writeable_view
 
 __all__ = ["matmul"]
 
@@ -77,8 +77,8 @@ def matmul(
     _check_precision(precision, left.dtype)
     name, alpha = named(activation)
     shape = _result_shape(left, right, transpose_a, transpose_b)
-    left = np.swapaxes(left, -1, -2) if transpose_a else left
-    right = np.swapaxes(right, -1, -2) if transpose_b else right
+    left = left.swapaxes(-1, -2) if transpose_a else left
+    right = right.swapaxes(-1, -2) if transpose_b else right
     bias_row = None
     if bias is not None:
         bias_row = packed(floats(bias, "bias", left.dtype, "a"))
@@ -87,7 +87,7 @@ def matmul(
     if out is None:
         if beta != 0:
             raise ValueError(f"beta is {beta} and out is None; pass the array that beta multiplies as out")
-        result = np.empty(shape, left.dtype)
+        result = empty(shape, left.dtype, left)
     else:
         target = writeable_view(out, "out", left.dtype, "a")
         if target.shape != shape:
@@ -97,7 +97,7 @@ def matmul(
             and whole(target) is target
             and not any(np.may_share_memory(target, x) for x in (left, right, bias_row) if x is not None)
         )
-        result = target if in_place else (target.copy() if beta != 0 else np.empty(shape, left.dtype))
+        result = target if in_place else (target.copy() if beta != 0 else empty(shape, left.dtype, left))
     native().matmul(
         _with_leading_axes(left, shape[:-2]),
         _with_leading_axes(right, shape[:-2]),

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from tilefuse._device import native
 
-from ._arrays import Array, floats, packed, pair
+from ._arrays import Array, empty, floats, packed, pair
 
 __all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 
@@ -148,18 +148,18 @@ def _forward(x: ArrayLike, axis: int, *, log: bool) -> Array:
     a = floats(x, "x")
     axis = _axis(a, axis)
     rows = packed(np.moveaxis(a, axis, -1))
-    y = np.empty(rows.shape, rows.dtype)
+    y = empty(rows.shape, rows.dtype, rows)
     native().softmax(rows, y, log)
-    return np.ascontiguousarray(np.moveaxis(y, -1, axis))
+    return packed(np.moveaxis(y, -1, axis))
 
 
 def _backward(dy: ArrayLike, y: ArrayLike, axis: int, *, log: bool) -> Array:
     gradient, output = pair(dy, y, "y")
     axis = _axis(gradient, axis)
     rows = packed(np.moveaxis(gradient, axis, -1))
-    dx = np.empty(rows.shape, rows.dtype)
+    dx = empty(rows.shape, rows.dtype, rows)
     native().softmax_backward(rows, packed(np.moveaxis(output, axis, -1)), dx, log)
-    return np.ascontiguousarray(np.moveaxis(dx, -1, axis))
+    return packed(np.moveaxis(dx, -1, axis))
 
 
 def _axis(a: Array, axis: int) -> int:
