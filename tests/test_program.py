@@ -418,6 +418,15 @@ def test_predict_and_evaluate_agree_with_the_ops(device: str) -> None:
     assert accuracy == pytest.approx((expected.argmax(axis=1) == y).mean())
 
 
+def test_nothing_to_predict_writes_nothing(device: str) -> None:
+    _, program = mnist_like()
+    x, _ = digits(5)
+    program.predict(x, np.empty((5, 10), np.float32))
+    guarded = np.full((5, 10), 7, np.float32)
+    program.predict(x[:0], guarded[:0])
+    assert (guarded == 7).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -511,7 +520,7 @@ def test_the_host_waits_at_polls_alone(executor: Any) -> None:
     _, program = mnist_like()
     x, y = digits(32 * 40)
     polls: list[int] = []
-    arguments = placed(x), placed(y), np.arange(len(x)), np.full(40, 1e-3)
+    arguments = placed(x), y, np.arange(len(x)), np.full(40, 1e-3)
     waits = counted(
         executor,
         lambda: program.train_epoch(*arguments, on_progress=lambda done, *_: polls.append(done)),

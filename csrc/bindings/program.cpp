@@ -277,13 +277,7 @@ private:
                 throw py::type_error("y has dtype " + py::str(y.dtype()).cast<std::string>() + "; expected int32 class numbers");
             }
             if (!(y.flags() & py::array::c_style)) throw py::value_error("y is not C-contiguous: pass numpy.ascontiguousarray(y)");
-            const int32_t* label = static_cast<const int32_t*>(y.data());
-            for (py::ssize_t i = 0; i < y.size(); ++i) {
-                if (label[i] < 0 || label[i] >= out.back()) {
-                    throw py::value_error("y holds the label " + std::to_string(label[i]) + " at position " + std::to_string(i) +
-                                          "; expected 0 to " + std::to_string(out.back() - 1));
-                }
-            }
+            check_labels(y, out.back());
         } else if (dtype_of(y, "y") != spec.dtype || !(y.flags() & py::array::c_style)) {
             throw py::type_error("y has dtype " + py::str(y.dtype()).cast<std::string>() + "; expected a C-contiguous array of the program's dtype");
         }
@@ -298,6 +292,22 @@ private:
             data.weight = static_cast<const char*>(input(w, "sample_weight", spec.dtype, data.samples));
         }
         return data;
+    }
+
+    static void check_labels(const py::array& y, int64_t classes) {
+        const int32_t* label = static_cast<const int32_t*>(y.data());
+        std::vector<int32_t> copy;
+        if (!backend::uses_host_memory() && y.size() > 0 && backend::owns(label)) {  // perhaps not for the host to read
+            copy.resize(static_cast<size_t>(y.size()));
+            backend::copy_out(copy.data(), label, static_cast<size_t>(y.nbytes()));
+            label = copy.data();
+        }
+        for (py::ssize_t i = 0; i < y.size(); ++i) {
+            if (label[i] < 0 || label[i] >= classes) {
+                throw py::value_error("y holds the label " + std::to_string(label[i]) + " at position " + std::to_string(i) +
+                                      "; expected 0 to " + std::to_string(classes - 1));
+            }
+        }
     }
 
     std::vector<py::array> kept_;  // the variables: they must live as long as the program

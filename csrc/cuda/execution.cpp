@@ -1,6 +1,6 @@
-// The steps of a program on a GPU: a step is its stages queued on a stream, one after the other. Once it has been run, it
-// is captured as a graph, which later steps launch again. The host runs ahead of the device and waits for it where it is
-// asked for totals.
+// The steps of a program on a GPU: a step is its stages queued on a stream, one after the other. Once it has been run,
+// it is captured as a graph, which later steps launch again. The host runs ahead of the device and waits for it where
+// it is asked for totals.
 #include <algorithm>
 #include <cstring>
 
@@ -79,7 +79,8 @@ private:
 
 class StreamExecution : public Execution {
 public:
-    StreamExecution(Plan& plan, cudaStream_t stream, cuda::StepQueue* queue) : plan_(plan), stream_(stream), queue_(queue) {
+    StreamExecution(Plan& plan, cudaStream_t stream, cuda::StepQueue* queue)
+        : plan_(plan), stream_(stream), queue_(queue) {
         size_t bytes = 0;
         for (const Stage& stage : plan.stages) {
             bytes = std::max(bytes, std::visit([](const auto& args) { return cuda::workspace(args); }, stage.args));
@@ -205,9 +206,9 @@ public:
     }
 
     void begin(const Run& run) override {
-        const cuda::DeviceScope scope(device_);
         run_ = run;
-        placed_ = false;
+        data_ = {};
+        placed_ = false;  // until the first step's plan tells how large a sample is
         steps_asked_ = 0;
     }
 
@@ -220,8 +221,8 @@ public:
         ++steps_asked_;
         if (run_.training) {
             plan.gather(data_, start_.batch_order);
-            char* const of_batch = data_.predictions ? to<char>(batch_predictions_, plan, predictions, run_.batch) : nullptr;
-            plan.predict_to(of_batch, 0);
+            const bool predicts = data_.predictions != nullptr;
+            plan.predict_to(predicts ? to<char>(batch_predictions_, plan, predictions, run_.batch) : nullptr, 0);
         } else {
             plan.feed(data_, first);
             plan.predict_to(data_.predictions, first);
@@ -237,6 +238,7 @@ public:
     }
 
     Totals totals() override {
+        if (!placed_) return {};
         const cuda::DeviceScope scope(device_);
         cuda::StepQueue now;
         check(cudaMemcpyAsync(&now, queue_, sizeof now, cudaMemcpyDeviceToHost, stream_), "copying totals");
@@ -246,9 +248,10 @@ public:
     }
 
     void finish() override {
-        if (data_.predictions == run_.data.predictions) return;
+        if (!placed_ || data_.predictions == run_.data.predictions) return;
         const cuda::DeviceScope scope(device_);
-        check(cudaMemcpyAsync(run_.data.predictions, data_.predictions, predictions_bytes_, cudaMemcpyDeviceToHost, stream_),
+        check(cudaMemcpyAsync(run_.data.predictions, data_.predictions, predictions_bytes_, cudaMemcpyDeviceToHost,
+                              stream_),
               "copying predictions");
         stream_.wait();
     }
@@ -267,7 +270,8 @@ private:
     }
 
     void upload(void* to, const void* from, int64_t bytes) {
-        check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "copying a run's data");
+        const size_t size = static_cast<size_t>(bytes);
+        check(cudaMemcpyAsync(to, from, size, cudaMemcpyHostToDevice, stream_), "copying a run's data");
     }
 
     // Everything that the run's steps need goes to the device, once.

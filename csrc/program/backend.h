@@ -1,6 +1,6 @@
-// The machine that a module's kernels run on. Implemented once a machine, in csrc/cpu and csrc/cuda (backend.cpp: memory
-// and single kernels; execution.cpp: the steps of a program); a Python module (_core, _simt, _cuda) is the program and
-// the bindings linked with one of them.
+// The machine that a module's kernels run on. Implemented once a machine, in csrc/cpu and csrc/cuda: backend.cpp has
+// memory and single kernels, execution.cpp the steps of a program. A Python module (_core, _simt, _cuda) is the program
+// and the bindings linked with one of them.
 #pragma once
 
 #include <cstddef>
@@ -33,8 +33,8 @@ public:
     virtual std::vector<program::StageTime> timings() = 0;  // of the steps since; empty where there were none
 };
 
-// The steps of one program. They are done in the order in which they are asked for, at once or later: what they wrote is
-// there when `totals` or `finish` has returned.
+// The steps of one program. They are done in the order in which they are asked for, at once or later: what they wrote
+// is there when `totals` or `finish` has returned.
 class Runner {
 public:
     virtual ~Runner() = default;

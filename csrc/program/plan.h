@@ -69,8 +69,8 @@ struct Plan {
     Plan() = default;
     Plan(const Plan&) = delete;
 
-    // The next step's samples: those that `order_of` names, gathered in a training step; or those from `first` on, where
-    // they lie.
+    // The next step's samples: those that `order_of` names, gathered in a training step; or those from `first` on,
+    // where they lie.
     void gather(const Data& data, const int64_t* order_of);
     void feed(const Data& data, int64_t first);
     void predict_to(char* all, int64_t first);  // where its predictions go: rows from `first` on, or nowhere if null

@@ -97,7 +97,9 @@ Totals Program::evaluate(const Data& data, double interval, const Poll& poll) {
     return in_order(Mode::evaluate, data, interval, poll);
 }
 
-void Program::predict(const Data& data, double interval, const Poll& poll) { in_order(Mode::predict, data, interval, poll); }
+void Program::predict(const Data& data, double interval, const Poll& poll) {
+    in_order(Mode::predict, data, interval, poll);
+}
 
 void Program::profile(bool on) {
     const std::lock_guard<std::mutex> lock(mutex_);

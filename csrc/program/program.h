@@ -20,7 +20,8 @@ public:
     Totals train_step(const Data& data, double learning_rate);
 
     // One pass over the samples in the given order (null: as they lie), with one learning rate for each step. `poll` is
-    // called between steps at most every `interval` seconds, and after the last; when it returns true the epoch ends there.
+    // called between steps at most every `interval` seconds, and after the last; when it returns true the epoch ends
+    // there.
     using Poll = std::function<bool(const Totals&)>;
     Totals train_epoch(const Data& data, const int64_t* order, int64_t batch, const double* learning_rates,
                        double interval, const Poll& poll);
@@ -34,7 +35,8 @@ public:
     std::vector<std::string> stages(); // of a training step, or else of what the program can do
     std::string describe();
 
-    // Times the stages of every training step from now on, or no longer; `timings` tells of the largest batch size since.
+    // Times the stages of every training step from now on, or no longer; `timings` tells of the largest batch size
+    // since.
     void profile(bool on);
     std::vector<StageTime> timings();
 
