@@ -533,48 +533,42 @@ void launch_all(const Kernel<Product<T>>& kernel, Product<T> p, int64_t blocks, 
     }
 }
 
-template <class T> void matmul_of(const Context& context, const tilefuse_matmul_args& args) {
-    if (args.m == 0 || args.n == 0 || products_of(args) == 0) return;
-    with_tile<T>(args, [&](auto tile) {
-        using Tile = decltype(tile);
-        const Cut cut = cut_of<Tile>(args);
-        Product<T> p = {};
-        p.m = args.m;
-        p.n = args.n;
-        p.k = args.k;
-        p.products = products_of(args);
-        p.tiles_down = cut.tiles_down;
-        p.tiles_across = cut.tiles_across;
-        p.parts = cut.parts;
-        p.depth = cut.depth;
-        p.a = matrix_of<T>(args.a, args.a_row_stride, args.a_col_stride, args.batch_axes, args.a_batch_strides);
-        p.b = matrix_of<T>(args.b, args.b_col_stride, args.b_row_stride, args.batch_axes, args.b_batch_strides);
-        p.batch_axes = args.batch_axes;
-        for (int axis = 0; axis < args.batch_axes; ++axis) {
-            p.batch_shape[axis] = args.batch_shape[axis];
-            p.a_batch_strides[axis] = args.a_batch_strides[axis];
-            p.b_batch_strides[axis] = args.b_batch_strides[axis];
-            p.c_batch_strides[axis] = args.c_batch_strides[axis];
-        }
-        p.sums = static_cast<T*>(context.workspace);
-        p.finish = finish_of<T>(args);
-        const int64_t blocks = p.tiles_down * p.tiles_across * p.parts * p.products;
-        launch_all(TILEFUSE_KERNEL(multiply<Tile>), p, blocks, Tile::threads, context.stream);
-        if (p.parts > 1) {
-            const int64_t packs = p.products * p.m * columns_of_sums<T>(p.n) / pack_size<T>;
-            launch_all(TILEFUSE_KERNEL(add_parts<T>), p, quotient(packs, add_threads), add_threads, context.stream);
-        }
-    });
+template <class Tile> void matmul_by(const Context& context, const tilefuse_matmul_args& args) {
+    using T = typename Tile::T;
+    const Cut cut = cut_of<Tile>(args);
+    Product<T> p = {};
+    p.m = args.m;
+    p.n = args.n;
+    p.k = args.k;
+    p.products = products_of(args);
+    p.tiles_down = cut.tiles_down;
+    p.tiles_across = cut.tiles_across;
+    p.parts = cut.parts;
+    p.depth = cut.depth;
+    p.a = matrix_of<T>(args.a, args.a_row_stride, args.a_col_stride, args.batch_axes, args.a_batch_strides);
+    p.b = matrix_of<T>(args.b, args.b_col_stride, args.b_row_stride, args.batch_axes, args.b_batch_strides);
+    p.batch_axes = args.batch_axes;
+    for (int axis = 0; axis < args.batch_axes; ++axis) {
+        p.batch_shape[axis] = args.batch_shape[axis];
+        p.a_batch_strides[axis] = args.a_batch_strides[axis];
+        p.b_batch_strides[axis] = args.b_batch_strides[axis];
+        p.c_batch_strides[axis] = args.c_batch_strides[axis];
+    }
+    p.sums = static_cast<T*>(context.workspace);
+    p.finish = finish_of<T>(args);
+    const int64_t blocks = p.tiles_down * p.tiles_across * p.parts * p.products;
+    launch_all(TILEFUSE_KERNEL(multiply<Tile>), p, blocks, Tile::threads, context.stream);
+    if (p.parts > 1) {
+        const int64_t packs = p.products * p.m * columns_of_sums<T>(p.n) / pack_size<T>;
+        launch_all(TILEFUSE_KERNEL(add_parts<T>), p, quotient(packs, add_threads), add_threads, context.stream);
+    }
 }
 
-template <class T> size_t matmul_workspace_of(const tilefuse_matmul_args& args) {
-    size_t bytes = 0;
-    with_tile<T>(args, [&](auto tile) {
-        const Cut cut = cut_of<decltype(tile)>(args);
-        const int64_t elements = products_of(args) * cut.parts * args.m * columns_of_sums<T>(args.n);
-        if (cut.parts > 1) bytes = static_cast<size_t>(elements) * sizeof(T);
-    });
-    return bytes;
+template <class Tile> size_t workspace_by(const tilefuse_matmul_args& args) {
+    using T = typename Tile::T;
+    const Cut cut = cut_of<Tile>(args);
+    if (cut.parts == 1) return 0;
+    return static_cast<size_t>(products_of(args) * cut.parts * args.m * columns_of_sums<T>(args.n)) * sizeof(T);
 }
 
 // How x is cut up: columns of a block, and rows of a slab.
@@ -613,12 +607,17 @@ template <class T> void column_sum_of(const Context& context, const tilefuse_col
 }  // namespace
 
 void matmul(const Context& context, const tilefuse_matmul_args& args) {
-    by_dtype(args.dtype, [&](auto zero) { matmul_of<decltype(zero)>(context, args); });
+    if (args.m == 0 || args.n == 0 || products_of(args) == 0) return;
+    by_dtype(args.dtype, [&](auto zero) {
+        with_tile<decltype(zero)>(args, [&](auto tile) { matmul_by<decltype(tile)>(context, args); });
+    });
 }
 
 size_t matmul_workspace(const tilefuse_matmul_args& args) {
     size_t bytes = 0;
-    by_dtype(args.dtype, [&](auto zero) { bytes = matmul_workspace_of<decltype(zero)>(args); });
+    by_dtype(args.dtype, [&](auto zero) {
+        with_tile<decltype(zero)>(args, [&](auto tile) { bytes = workspace_by<decltype(tile)>(args); });
+    });
     return bytes;
 }
 

@@ -219,15 +219,17 @@ private:
 };
 
 // x = of[0] + of[1] + of[2], tf32 numbers of decreasing size: exactly, but for denormals. Infinity has no other parts,
-// NaN stays NaN, and the largest numbers don't become infinite.
+// NaN stays NaN, and the largest numbers don't become infinite. `finite` is of[0] or, instead of infinity and NaN, 0:
+// what is multiplied with the other factor's small parts, which may be 0.
 struct Parts {
-    uint32_t of[3];
+    uint32_t of[3], finite;
     __device__ __forceinline__ explicit Parts(float x) {
         const float largest = __uint_as_float(0x7f7fe000u);
         of[0] = x <= largest && x >= -largest ? to_tf32(x) : __float_as_uint(x) & 0xffffe000u;
         const float rest = x - __uint_as_float(of[0]);
         of[1] = rest == rest ? to_tf32(rest) : 0;
         of[2] = rest == rest ? to_tf32(rest - __uint_as_float(of[1])) : 0;
+        finite = rest == rest ? of[0] : 0;
     }
 };
 
@@ -236,29 +238,31 @@ struct Parts {
 struct Split {
     static constexpr int depth = 8;
     struct FragmentA {
-        uint32_t of[3][4];
+        uint32_t of[3][4], finite[4];
         __device__ __forceinline__ explicit FragmentA(const float (&x)[2][2]) {
             TILEFUSE_UNROLL(4)
             for (int i = 0; i < 4; ++i) {
                 const Parts parts(x[i % 2][i / 2]);
                 TILEFUSE_UNROLL(3)
                 for (int part = 0; part < 3; ++part) of[part][i] = parts.of[part];
+                finite[i] = parts.finite;
             }
         }
     };
     static __device__ __forceinline__ void add(float (&sums)[4], const FragmentA& a, const float (&y)[2]) {
         const Parts first(y[0]), second(y[1]);
         uint32_t b[3][2];
+        const uint32_t finite[2] = {first.finite, second.finite};
         TILEFUSE_UNROLL(3)
         for (int part = 0; part < 3; ++part) {
             b[part][0] = first.of[part];
             b[part][1] = second.of[part];
         }
-        mma_tf32_m16n8k8(sums, a.of[2], b[0]);
-        mma_tf32_m16n8k8(sums, a.of[0], b[2]);
+        mma_tf32_m16n8k8(sums, a.of[2], finite);
+        mma_tf32_m16n8k8(sums, a.finite, b[2]);
         mma_tf32_m16n8k8(sums, a.of[1], b[1]);
-        mma_tf32_m16n8k8(sums, a.of[1], b[0]);
-        mma_tf32_m16n8k8(sums, a.of[0], b[1]);
+        mma_tf32_m16n8k8(sums, a.of[1], finite);
+        mma_tf32_m16n8k8(sums, a.finite, b[1]);
         mma_tf32_m16n8k8(sums, a.of[0], b[0]);
     }
 };
@@ -497,7 +501,7 @@ template <class Product> __global__ void __launch_bounds__(threads, 2) backward(
 struct Gradients {
     int count;  // arrays
     float* to[2 * TILEFUSE_MLP_LAYERS];
-    int64_t size[2 * TILEFUSE_MLP_LAYERS], begin[2 * TILEFUSE_MLP_LAYERS];  // of each one's part, in whole packs
+    int64_t size[2 * TILEFUSE_MLP_LAYERS], begin[2 * TILEFUSE_MLP_LAYERS];  // of each one's part
     const float* parts;
     int64_t stride, blocks;
 };
@@ -560,7 +564,7 @@ Gradients gradients_of(const tilefuse_mlp_args& args) {
         g.to[g.count] = to;
         g.size[g.count] = size;
         g.begin[g.count++] = g.stride;
-        g.stride += (size + pack - 1) / pack * pack;
+        g.stride += (size + warp_size - 1) / warp_size * warp_size;  // whole sectors for every array
     };
     int64_t inputs = args.inputs;
     for (int l = 0; l < args.layers; ++l) {

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,10 @@ def compile_program(name: str, build: str, folder: Path) -> Path:
     """`name`.cu with the executor, "plain" or "checked"; compiled where that has not been done."""
     folder.mkdir(parents=True, exist_ok=True)
     checked = build == "checked"
-    headers = [*(CSRC / "simt").glob("*.h"), *(CSRC / "cuda").glob("*.*h"), HERE / "harness.h"]
+    headers = [HERE / "harness.h", *(CSRC / "cuda").glob("*.*h")]
+    headers += [
+        path for folder in ("simt", "common", "include/tilefuse") for path in (CSRC / folder).glob("*.h")
+    ]
     headers.sort()
     shared = hashlib.sha256(b"".join(path.read_bytes() for path in headers))
 
@@ -59,7 +63,10 @@ def compile_program(name: str, build: str, folder: Path) -> Path:
         if checked and source.suffix == ".cu":
             flags = flags + INSTRUMENTED
         key = shared.copy()
-        key.update(" ".join(flags).encode() + source.read_bytes())
+        text = source.read_bytes()
+        key.update(" ".join(flags).encode() + text)
+        for included in re.findall(rb'^#include "(cuda/\w+\.cu)"', text, re.MULTILINE):
+            key.update((CSRC / included.decode()).read_bytes())
         result = folder / f"{source.stem}-{build}-{key.hexdigest()[:16]}.o"
         if not result.exists():
             partial = result.with_suffix(".partial")

@@ -1,0 +1,32 @@
+"""Kernels that ops and models reach only in part: every tile of the product, networks in one kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CASES = {
+    "products": [
+        f"{tile}_{what}"
+        for tile in ("LargeFloat", "MediumFloat", "SmallFloat", "MediumDouble", "SmallDouble")
+        for what in ("edges", "traffic")
+    ]
+    + ["column_sums"],
+    "networks": [
+        *(f"TILEFUSE_MLP_{precision}_shapes" for precision in ("FMA", "SPLIT", "BFLOAT16", "FLOAT16")),
+        *re.findall(r"^CASE\((\w+)\)", (HERE / "networks.cu").read_text(), re.MULTILINE),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "order"), [("plain", "random"), ("plain", "reverse"), ("checked", "forward")]
+)
+@pytest.mark.parametrize("program", CASES)
+def test_kernels(compiled: Callable, program: str, build: str, order: str) -> None:
+    output = compiled(program, build)(CASES[program], order)
+    assert output.split("\n")[:-1] == [f"{case} ok" for case in CASES[program]]
