@@ -82,6 +82,9 @@ def get_num_threads() -> int:
 def set_device(device: str) -> str:
     """Choose the device that models are compiled for, and return its name.
 
+    A model stays where its weights were made: it is trained and used there, whichever device is chosen later.
+    To move one, save it and load it.
+
     Parameters
     ----------
     device : str
