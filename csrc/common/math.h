@@ -4,6 +4,7 @@
 // as zero.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -13,8 +14,10 @@
 #endif
 
 #if defined(__CUDACC__)
+#define TILEFUSE_EVERYWHERE __host__ __device__
 #define TILEFUSE_INLINE __host__ __device__ __forceinline__
 #else
+#define TILEFUSE_EVERYWHERE
 #define TILEFUSE_INLINE inline __attribute__((always_inline))
 #endif
 
@@ -47,10 +50,25 @@ template <class To, class From> TILEFUSE_INLINE To bits_as(From from) {
 // c in every lane.
 template <class V> TILEFUSE_INLINE V all(double c) { return static_cast<Element<V>>(c) - V{}; }
 
+// x y + c. A CPU's compiler contracts it where there is an instruction; device code says so, for the same bits from
+// every compiler.
+template <class V> TILEFUSE_INLINE V multiply_add(V x, V y, Element<V> c) {
+#if defined(__CUDACC__) || defined(TILEFUSE_SIMT)
+    if constexpr (std::is_same_v<V, float>) {
+        return ::fmaf(x, y, c);
+    } else if constexpr (std::is_same_v<V, double>) {
+        return ::fma(x, y, c);
+    } else
+#endif
+    {
+        return x * y + c;
+    }
+}
+
 // c[0] + c[1] x + c[2] x^2 + ...
 template <class V> TILEFUSE_INLINE V polynomial(V, double c) { return all<V>(c); }
 template <class V, class... C> TILEFUSE_INLINE V polynomial(V x, double c, C... higher) {
-    return polynomial(x, higher...) * x + static_cast<Element<V>>(c);
+    return multiply_add(polynomial(x, higher...), x, static_cast<Element<V>>(c));
 }
 
 template <class V> TILEFUSE_INLINE V abs(V x) {

@@ -11,28 +11,28 @@ namespace activations {
 template <class T>
 __global__ void __launch_bounds__(threads_of_block)
     forward(tilefuse_activation activation, double alpha, int64_t n, const T* x, T* y, bool packs) {
+    constexpr int pack = pack_size<T>;
+    const Share share = share_of_block<T>(n, packs);
+    Pack<T, pack> v = load<pack>(x, share);
     with_activation<T>(activation, alpha, [&](auto f) {
-        for_share<T>(n, packs, [&](int64_t i, int count, bool whole) {
-            Pack<T, pack_size<T>> v = load_upto<pack_size<T>>(x + i, count, whole);
-            TILEFUSE_UNROLL(4)
-            for (int e = 0; e < pack_size<T>; ++e) v.of[e] = f.forward(v.of[e]);
-            store_upto(y + i, v, count, whole);
-        });
+        TILEFUSE_UNROLL(4)
+        for (int e = 0; e < pack; ++e) v.of[e] = f.forward(v.of[e]);
     });
+    store(y, share, v);
 }
 
 template <class T>
 __global__ void __launch_bounds__(threads_of_block) backward(tilefuse_activation activation, double alpha, int64_t n,
                                                              const T* dy, const T* at, T* dx, bool packs) {
+    constexpr int pack = pack_size<T>;
+    const Share share = share_of_block<T>(n, packs);
+    Pack<T, pack> g = load<pack>(dy, share);
+    const Pack<T, pack> v = load<pack>(at, share);
     with_activation<T>(activation, alpha, [&](auto f) {
-        for_share<T>(n, packs, [&](int64_t i, int count, bool whole) {
-            Pack<T, pack_size<T>> g = load_upto<pack_size<T>>(dy + i, count, whole);
-            const Pack<T, pack_size<T>> v = load_upto<pack_size<T>>(at + i, count, whole);
-            TILEFUSE_UNROLL(4)
-            for (int e = 0; e < pack_size<T>; ++e) g.of[e] *= f.derivative(v.of[e]);
-            store_upto(dx + i, g, count, whole);
-        });
+        TILEFUSE_UNROLL(4)
+        for (int e = 0; e < pack; ++e) g.of[e] *= f.derivative(v.of[e]);
     });
+    store(dx, share, g);
 }
 
 }  // namespace activations
@@ -42,8 +42,9 @@ void activation(const Context& context, const tilefuse_activation_args& args) {
     if (n == 0) return;
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        launch(TILEFUSE_KERNEL(activations::forward<T>), blocks_for<T>(n), threads_of_block, 0, context.stream, args.activation,
-               args.alpha, n, static_cast<const T*>(args.x), static_cast<T*>(args.y), packs_fit({args.x, args.y}));
+        launch(TILEFUSE_KERNEL(activations::forward<T>), blocks_for<T>(n), threads_of_block, 0, context.stream,
+               args.activation, args.alpha, n, static_cast<const T*>(args.x), static_cast<T*>(args.y),
+               packs_fit({args.x, args.y}));
     });
 }
 size_t activation_workspace(const tilefuse_activation_args&) { return 0; }

@@ -1,5 +1,4 @@
-// Sums and maxima over the threads of a row of threads, of a warp or of a block. The order is fixed, and every thread gets
-// the same bits.
+// Sums and maxima over some lanes of a warp or over a block. The order is fixed, and every thread gets the same bits.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -8,19 +7,17 @@ namespace tilefuse::cuda {
 
 struct Add {
     template <class T> __device__ __forceinline__ T operator()(T x, T y) const { return x + y; }
-    template <class T> static __device__ __forceinline__ T nothing() { return T(0); }
 };
 struct Smallest {
     template <class T> __device__ __forceinline__ T operator()(T x, T y) const { return y < x ? y : x; }
 };
-// NaN counts only if there is nothing else, as minus infinity.
 struct Largest {
     template <class T> __device__ __forceinline__ T operator()(T x, T y) const { return y > x ? y : x; }
 };
 
-// Over `size` neighbouring lanes, a power of two up to a warp's. All lanes of the warp must call it.
-template <class T, class Combine> __device__ __forceinline__ T reduce_lanes(T x, int size, Combine combine) {
-    for (int distance = size / 2; distance > 0; distance /= 2) x = combine(x, shuffle_xor(x, distance));
+// Over `lanes` neighbouring lanes, a power of two up to a warp's. All lanes of the warp must call it.
+template <class T, class Combine> __device__ __forceinline__ T reduce_lanes(T x, int lanes, Combine combine) {
+    for (int distance = lanes / 2; distance > 0; distance /= 2) x = combine(x, shuffle_xor(x, distance));
     return x;
 }
 
