@@ -29,11 +29,11 @@ def placed(value: Any) -> Any:
     return [placed(item) for item in value] if isinstance(value, list) else value
 
 
-def make_program(layers: Layers, *arguments: Any) -> Any:
+def make_program(layers: Layers, *arguments: Any, **options: str) -> Any:
     """A Program of the device in use; the arrays of `layers` move there."""
     for layer in layers:
         layer.update({key: placed(value) for key, value in layer.items()})
-    return _device.native().Program(layers, *arguments)
+    return _device.native().Program(layers, *arguments, **options)
 
 
 def dense(inputs: int, units: int, activation: str = "linear", **more: Any) -> dict[str, Any]:
@@ -229,16 +229,20 @@ def test_updates_equal_the_reference(optimizer: str, clipping: str, device: str)
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def mnist_like(dtype: str = "float32") -> tuple[Layers, Any]:
-    layers = [dense(30, 64, "relu"), dropout(0.2), dense(64, 20, "gelu"), dense(20, 10, "softmax")]
+def in_dtype(layers: Layers, dtype: str) -> Layers:
     for layer in layers:
         for key, value in layer.items():
             if isinstance(value, np.ndarray):
                 layer[key] = value.astype(dtype)
             elif key.endswith("_slots"):
                 layer[key] = [slot.astype(dtype) for slot in value]
+    return layers
+
+
+def mnist_like(dtype: str = "float32", **options: str) -> tuple[Layers, Any]:
+    layers = [dense(30, 64, "relu"), dropout(0.2), dense(64, 20, "gelu"), dense(20, 10, "softmax")]
     loss = {"kind": "sparse_categorical_crossentropy"}
-    return layers, make_program(layers, (30,), 32, loss, {"kind": "adam"}, dtype)
+    return layers, make_program(in_dtype(layers, dtype), (30,), 32, loss, {"kind": "adam"}, dtype, **options)
 
 
 def digits(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
@@ -358,7 +362,7 @@ def test_a_step_allocates_nothing(tmp_path: Path) -> None:
 
 
 def test_a_program_describes_itself(device: str) -> None:
-    _, program = mnist_like()
+    _, program = mnist_like(networks="off")
     text = program.describe()
     assert text == repr(program)
     phrases = ("batch 32", "relu, dropout", "gelu'", "softmax fused", "dw = x' dy, update", "barrier", "KiB")
@@ -378,7 +382,7 @@ def test_profiling_times_every_stage_and_changes_no_bit(
     weights = []
     set_num_threads(threads)
     for profiled in (False, True):
-        layers, program = mnist_like()
+        layers, program = mnist_like(networks="off")
         assert program.timings == []
         program.profile(profiled)
         for batch in (slice(0, 32), slice(32, 64)):
@@ -395,6 +399,94 @@ def test_profiling_times_every_stage_and_changes_no_bit(
     program.profile()
     assert program.timings == []  # it begins anew
     program.profile(False)
+
+
+# Layers that one kernel takes together where the device has it, and how many such kernels a step has.
+WHOLE_NETWORKS: dict[str, tuple[Callable[[], Layers], int]] = {
+    "all layers": (lambda: [dense(6, 128, "relu"), dense(128, 33, "tanh"), dense(33, 3)], 1),
+    "dropout between": (
+        lambda: [dense(6, 40, "relu"), dropout(), dense(40, 20, "leaky_relu"), dense(20, 3)],
+        1,
+    ),
+    "derivatives of inputs": (
+        lambda: [dense(6, 9, "gelu"), dense(9, 17, "silu"), dense(17, 3, "gelu_tanh")],
+        1,
+    ),
+    "dropout that is a stage": (
+        lambda: [dense(6, 9, "relu"), dense(9, 8, "tanh"), dropout(), dense(8, 5, "elu"), dense(5, 3)],
+        2,
+    ),
+    "a wide layer below": (lambda: [dense(6, 129, "relu"), dense(129, 12, "relu"), dense(12, 3)], 1),
+    "a wide layer above": (
+        lambda: [dense(6, 8, "relu"), dense(8, 12, "selu"), dense(12, 200, "relu"), dense(200, 3)],
+        1,
+    ),
+    "a wide layer between": (lambda: [dense(6, 8, "relu"), dense(8, 200, "relu"), dense(200, 3)], 0),
+    "ten layers": (
+        lambda: [dense(6, 10, "tanh")] + [dense(10 + i, 11 + i, "tanh") for i in range(8)] + [dense(18, 3)],
+        2,
+    ),
+    "frozen at the bottom": (
+        lambda: [dense(6, 5, "tanh", trainable=False), dense(5, 4, "gelu"), dense(4, 3)],
+        1,
+    ),
+    "no bias": (lambda: [dense(6, 5, "tanh", bias=None), dense(5, 3)], 1),
+    "rows of three axes": (
+        lambda: [
+            {"kind": "reshape", "name": "reshape", "shape": (3, 2)},
+            dense(2, 4, "tanh"),
+            dense(4, 6, "relu"),
+            {"kind": "reshape", "name": "flatten", "shape": (18,)},
+            dense(18, 5, "relu"),
+            dense(5, 3, l2=0.1),
+        ],
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("clipping", ["no clipping", "clipvalue", "global_clipnorm"])
+@pytest.mark.parametrize("precision", ["fma", "split"])
+@pytest.mark.parametrize("network", WHOLE_NETWORKS)
+def test_layers_in_one_kernel_equal_layers_by_themselves(
+    network: str, precision: str, clipping: str, device: str
+) -> None:
+    make, kernels = WHOLE_NETWORKS[network]
+    x, y = (array.astype(np.float32) for array in batch("mean_squared_error", 45))
+    results = []
+    for networks in (precision, "off"):
+        layers = in_dtype(make(), "float32")
+        optimizer = {"kind": "adam"} | CLIPPINGS[clipping][0]
+        loss = {"kind": "mean_squared_error"}
+        program = make_program(layers, (6,), 45, loss, optimizer, "float32", networks=networks)
+        expected = kernels if networks == precision and device != "cpu" else 0
+        for direction in ("forward", "backward"):
+            assert sum(f"{direction} in one kernel" in stage for stage in program.stages) == expected
+        losses = [program.train_step(x, y, None, 1e-2)[0] for _ in range(3)]
+        predictions = np.empty((45, 3), np.float32)
+        program.predict(x, predictions)
+        results.append([*variables(layers), predictions, np.array([*losses, program.evaluate(x, y)[0]])])
+    for together, alone in zip(*results, strict=True):
+        np.testing.assert_allclose(together, alone, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_networks_with_rounded_operands(precision: str, error: float, device: str) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    results = []
+    for networks in (precision, "off"):
+        layers = in_dtype([dense(30, 64, "tanh"), dense(64, 3)], "float32")
+        program = make_program(layers, (30,), 40, None, None, "float32", networks=networks)
+        results.append(np.empty((40, 3), np.float32))
+        program.predict(x, results[-1])
+    difference = np.abs(results[0] - results[1]).max()
+    assert difference <= 4 * error
+    assert (difference >= error / 32) == (device != "cpu")
+
+
+def test_unknown_networks() -> None:
+    with pytest.raises(ValueError, match="networks is 'whole'; expected 'auto', 'off', 'fma'"):
+        _core.Program([], (3,), 1, None, None, "float32", networks="whole")
 
 
 def test_memory_is_shared_between_phases(device: str) -> None:

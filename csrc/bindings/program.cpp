@@ -23,8 +23,9 @@ template <class V> V get(const py::dict& dict, const char* key, V otherwise) {
 class BoundProgram {
 public:
     BoundProgram(const py::list& layers, Shape input_shape, int64_t batch, const py::object& loss, const py::object& optimizer,
-                 const std::string& dtype) {
+                 const std::string& dtype, const std::string& networks) {
         program::Spec spec;
+        spec.networks = networks_of(networks);
         if (dtype != "float32" && dtype != "float64") {
             throw py::value_error("dtype is '" + dtype + "'; expected 'float32' or 'float64'");
         }
@@ -145,6 +146,20 @@ private:
 
     void need_training() const {
         if (!program_->spec().optimizer) throw py::value_error("this program has no optimizer: make it with a loss and an optimizer to train");
+    }
+
+    static program::Networks networks_of(const std::string& name) {
+        const std::pair<const char*, program::Networks> known[] = {
+            {"auto", {}},
+            {"off", {.whole = false, .precision = {}}},
+            {"fma", {.whole = true, .precision = TILEFUSE_MLP_FMA}},
+            {"split", {.whole = true, .precision = TILEFUSE_MLP_SPLIT}},
+            {"bfloat16", {.whole = true, .precision = TILEFUSE_MLP_BFLOAT16}},
+            {"float16", {.whole = true, .precision = TILEFUSE_MLP_FLOAT16}},
+        };
+        for (const auto& [of, networks] : known)
+            if (name == of) return networks;
+        throw py::value_error("networks is '" + name + "'; expected 'auto', 'off', 'fma', 'split', 'bfloat16' or 'float16'");
     }
 
     static program::Loss loss_of(const py::dict& d) {
@@ -319,8 +334,9 @@ private:
 void bind_program(py::module_& m) {
     using namespace py::literals;
     py::class_<BoundProgram>(m, "Program", "A network compiled for training, evaluation and prediction.")
-        .def(py::init<const py::list&, Shape, int64_t, const py::object&, const py::object&, const std::string&>(), "layers"_a,
-             "input_shape"_a, "batch"_a, "loss"_a = py::none(), "optimizer"_a = py::none(), "dtype"_a = "float32")
+        .def(py::init<const py::list&, Shape, int64_t, const py::object&, const py::object&, const std::string&, const std::string&>(),
+             "layers"_a, "input_shape"_a, "batch"_a, "loss"_a = py::none(), "optimizer"_a = py::none(), "dtype"_a = "float32",
+             py::kw_only(), "networks"_a = "auto")
         .def("train_step", &BoundProgram::train_step, "x"_a, "y"_a, "sample_weight"_a = py::none(), "learning_rate"_a = 1e-3)
         .def("train_epoch", &BoundProgram::train_epoch, "x"_a, "y"_a, "order"_a, "learning_rates"_a, py::kw_only(),
              "batch_size"_a = py::none(), "sample_weight"_a = py::none(), "predictions"_a = py::none(), "on_progress"_a = py::none(),

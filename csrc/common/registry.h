@@ -1,4 +1,4 @@
-// The registry: every kernel of the library, on every device, by its name. Nowhere else is a list.
+// The registry: every kernel of the library by its name. Nowhere else is a list.
 #pragma once
 
 #include "tilefuse/activation.h"
@@ -6,6 +6,7 @@
 #include "tilefuse/dropout.h"
 #include "tilefuse/loss.h"
 #include "tilefuse/matmul.h"
+#include "tilefuse/mlp.h"
 #include "tilefuse/optimizer.h"
 #include "tilefuse/softmax.h"
 
@@ -25,3 +26,8 @@
     kernel(penalty)              \
     kernel(gather)               \
     kernel(total)
+
+// Those that CUDA devices have, and the CPU has not.
+#define TILEFUSE_CUDA_KERNELS(kernel) \
+    TILEFUSE_KERNELS(kernel)          \
+    kernel(mlp)

@@ -146,7 +146,7 @@ private:
 
 }  // namespace
 
-int members() { return num_threads(); }
+Machine machine() { return {.members = num_threads(), .networks = {}}; }
 
 std::unique_ptr<Runner> make_runner(const tilefuse_optimizer& rule) { return std::make_unique<TeamRunner>(rule); }
 

@@ -27,6 +27,10 @@ struct Kernels {
     const Kernel<tilefuse_##name##_args>& of(const tilefuse_##name##_args&) const { return name; }
     TILEFUSE_KERNELS(TILEFUSE_GETTER)
 #undef TILEFUSE_GETTER
+    // No plan for the CPU has it: each of its layers has a kernel that shares out its own work.
+    const Kernel<tilefuse_mlp_args>& of(const tilefuse_mlp_args&) const {
+        throw std::logic_error("the CPU has no kernel for whole networks");
+    }
 };
 
 // The table of the best instruction set that was built and that this processor has, or of TILEFUSE_ISA's.

@@ -20,7 +20,7 @@ struct Context {
     size_t name##_workspace(const tilefuse_##name##_args&);         \
     inline void queue(const Context& c, const tilefuse_##name##_args& args) { name(c, args); } \
     inline size_t workspace(const tilefuse_##name##_args& args) { return name##_workspace(args); }
-TILEFUSE_KERNELS(TILEFUSE_DECLARE)
+TILEFUSE_CUDA_KERNELS(TILEFUSE_DECLARE)
 #undef TILEFUSE_DECLARE
 
 }  // namespace tilefuse::cuda

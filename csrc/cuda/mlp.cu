@@ -8,10 +8,10 @@
 #include <algorithm>
 
 #include "common/activation.h"
-#include "cuda/mlp.cuh"
+#include "cuda/kernels.h"
 #include "cuda/packs.cuh"
 
-namespace tilefuse::cuda::mlp {
+namespace tilefuse::cuda::networks {
 
 constexpr int width = TILEFUSE_MLP_WIDTH;
 constexpr int tile_rows = 32;  // of the batch
@@ -26,6 +26,7 @@ struct Layer {
     int64_t inputs;
     float *dw_parts, *db_parts;  // a block's parts of dw and db; null: not wanted
     bool weight_packs, packs;    // whether 16-byte accesses to w and dw, or to the arrays [batch, outputs], are aligned
+    bool mask_packs;             // likewise, 4 bytes
 };
 
 struct Network {
@@ -319,6 +320,15 @@ template <class Body> __device__ __forceinline__ void for_packs(float* matrix, i
     }
 }
 
+// x = mask ? x * mask_scale : 0, where `at` is the place of the first of `count` elements.
+__device__ __forceinline__ void drop(const Layer& layer, int64_t at, int count, Pack<float, pack>& x) {
+    if (layer.of.mask == nullptr) return;
+    const Pack<uint8_t, pack> kept = load_upto<pack>(layer.of.mask + at, count, layer.mask_packs);
+    const float scale = static_cast<float>(layer.of.mask_scale);
+    TILEFUSE_UNROLL(4)
+    for (int e = 0; e < pack; ++e) x.of[e] = kept.of[e] != 0 ? x.of[e] * scale : 0;
+}
+
 // In place: z, then y; both are written out where wanted, and are zero beyond the layer's outputs.
 __device__ __forceinline__ void activate(const Layer& layer, float* matrix, int64_t first, int64_t rows) {
     const tilefuse_mlp_layer& l = layer.of;
@@ -335,6 +345,7 @@ __device__ __forceinline__ void activate(const Layer& layer, float* matrix, int6
             TILEFUSE_UNROLL(4)
             for (int e = 0; e < pack; ++e) x.of[e] = f.forward(x.of[e]);
         });
+        drop(layer, at, count, x);
         if (l.y != nullptr) store_upto(l.y + at, x, count, layer.packs);
         TILEFUSE_UNROLL(4)
         for (int e = 0; e < pack; ++e)
@@ -350,6 +361,7 @@ __device__ __forceinline__ void derive(const Layer& layer, float* matrix, int64_
     for_packs(matrix, l.outputs, [&](int row, int column, Pack<float, pack> x) {
         const int count = row < rows ? l.outputs - column : 0;
         const int64_t at = (first + row) * l.outputs + column;
+        drop(layer, at, count, x);
         if (l.activation != TILEFUSE_LINEAR) {
             const Pack<float, pack> y = load_upto<pack>(from + at, count, layer.packs);
             with_activation<float>(l.activation, l.activation_alpha, [&](auto f) {
@@ -518,12 +530,12 @@ __global__ void __launch_bounds__(threads) add_gradients(Gradients g) {
     g.to[array][at] = sum;
 }
 
-}  // namespace tilefuse::cuda::mlp
+}  // namespace tilefuse::cuda::networks
 
 namespace tilefuse::cuda {
 namespace {
 
-using namespace mlp;
+using namespace networks;
 
 constexpr int64_t most_blocks = 256;  // whose parts of the gradients are worth their room and the time to add them
 
@@ -549,7 +561,7 @@ Network network_of(const tilefuse_mlp_args& args) {
         const tilefuse_mlp_layer& of = args.layer[l];
         const bool whole = of.outputs % pack == 0;
         n.layer[l] = {of, inputs, nullptr, nullptr, whole && packs_fit({of.w, of.dw}),
-                      whole && packs_fit({of.b, of.z, of.y, of.dz})};
+                      whole && packs_fit({of.b, of.z, of.y, of.dz}), whole && packs_fit({of.mask}, pack)};
         inputs = of.outputs;
     }
     n.dy_packs = inputs % pack == 0 && packs_fit({args.dy});
@@ -583,9 +595,7 @@ bool has_matrix_units() {
     return major >= 8;
 }
 
-}  // namespace
-
-void mlp_forward(const Context& context, const tilefuse_mlp_args& args) {
+void run_forward(const Context& context, const tilefuse_mlp_args& args) {
     if (args.batch == 0) return;
     const dim3 grid(static_cast<unsigned>(tiles_of(args)));
     const Network n = network_of(args);
@@ -598,7 +608,7 @@ void mlp_forward(const Context& context, const tilefuse_mlp_args& args) {
     }
 }
 
-void mlp_backward(const Context& context, const tilefuse_mlp_args& args) {
+void run_backward(const Context& context, const tilefuse_mlp_args& args) {
     Gradients g = gradients_of(args);
     Network n = network_of(args);
     g.blocks = blocks_of(args);
@@ -631,9 +641,19 @@ void mlp_backward(const Context& context, const tilefuse_mlp_args& args) {
     }
 }
 
-size_t mlp_backward_workspace(const tilefuse_mlp_args& args) {
+}  // namespace
+
+void mlp(const Context& context, const tilefuse_mlp_args& args) {
+    if (args.backward) {
+        run_backward(context, args);
+    } else {
+        run_forward(context, args);
+    }
+}
+
+size_t mlp_workspace(const tilefuse_mlp_args& args) {
     const int64_t blocks = blocks_of(args);
-    return blocks > 1 ? static_cast<size_t>(blocks * gradients_of(args).stride) * sizeof(float) : 0;
+    return args.backward && blocks > 1 ? static_cast<size_t>(blocks * gradients_of(args).stride) * sizeof(float) : 0;
 }
 
 }  // namespace tilefuse::cuda

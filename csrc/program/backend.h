@@ -13,7 +13,7 @@ namespace tilefuse::backend {
 
 const char* name();       // "cpu", "simt" or "cuda"
 bool uses_host_memory();  // whether kernels take any pointer of the host's; else only memory from `allocate`
-int members();            // a kernel's work is divided among so many: the threads of a team; 1 where grids do it
+program::Machine machine();
 
 void* allocate(size_t bytes);  // not initialised, 64-byte aligned; throws std::bad_alloc
 void* allocate_visible(size_t bytes);  // likewise, and the host reads and writes it too, while no kernel runs

@@ -1,5 +1,5 @@
 // Plan: one kind of step (train, evaluate, predict) for one batch size, lowered to a flat list of stages whose every
-// buffer has its place. Nothing here knows which machine will run it.
+// buffer has its place. What it knows of the machine that will run it is in Machine.
 #pragma once
 
 #include <deque>
@@ -22,7 +22,7 @@ namespace tilefuse::program {
 using Args = std::variant<tilefuse_gather_args, tilefuse_matmul_args, tilefuse_column_sum_args, tilefuse_activation_args,
                           tilefuse_activation_backward_args, tilefuse_softmax_args, tilefuse_softmax_backward_args,
                           tilefuse_dropout_mask_args, tilefuse_dropout_args, tilefuse_loss_args, tilefuse_total_args,
-                          tilefuse_penalty_args, tilefuse_clip_norm_args, tilefuse_optimizer_args>;
+                          tilefuse_penalty_args, tilefuse_clip_norm_args, tilefuse_optimizer_args, tilefuse_mlp_args>;
 
 struct Buffer {
     std::string name;
@@ -82,9 +82,17 @@ struct Plan {
     const void* bound[input_count] = {};
 };
 
-// Lowers a network to stages whose work will be divided among so many members. `state` is what the stages look at and
-// leave while they run; only its address is used here.
-std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, int members, StepState* state);
+// What a plan depends on of the machine that will run it.
+struct Machine {
+    int members = 1;  // a kernel's work is divided among so many: the threads of a team; 1 where grids do it
+    std::optional<tilefuse_mlp_precision> networks = {};  // its best for float32; none: it has no kernel mlp
+
+    bool operator==(const Machine&) const = default;
+};
+
+// Lowers a network to stages. `state` is what the stages look at and leave while they run; only its address is used
+// here.
+std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, const Machine& machine, StepState* state);
 
 // Puts barriers where one member needs what another wrote, and gives every buffer its place in the arena.
 void place(Plan& plan);

@@ -35,16 +35,16 @@ Mode Program::widest_mode() const {
 }
 
 Program::Ready& Program::ready(Mode mode, int64_t batch) {
-    if (members_ != backend::members()) {  // how stages share out their work depends on it
+    if (const Machine now = backend::machine(); machine_ != now) {  // plans depend on it
         plans_.clear();
-        members_ = backend::members();
+        machine_ = now;
     }
     for (Ready& r : plans_)
         if (r.plan->mode == mode && r.plan->batch == batch) return r;
     constexpr size_t most_plans = 8;  // of batch sizes seen lately
     if (plans_.size() == most_plans) plans_.erase(plans_.begin());
     Ready r;
-    r.plan = lower(spec_, mode, batch, members_, runner_->state());
+    r.plan = lower(spec_, mode, batch, machine_, runner_->state());
     r.execution = runner_->prepare(*r.plan);
     r.execution->profile(profiling_);
     plans_.push_back(std::move(r));

@@ -56,7 +56,7 @@ private:
     const Spec spec_;
     const int64_t batch_;
     const std::unique_ptr<backend::Runner> runner_;
-    int members_ = 0;
+    Machine machine_;
     bool profiling_ = false;
     std::vector<Ready> plans_;
     std::mutex mutex_;  // a program runs one thing at a time

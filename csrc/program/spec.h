@@ -8,6 +8,7 @@
 
 #include "tilefuse/activation.h"
 #include "tilefuse/loss.h"
+#include "tilefuse/mlp.h"
 #include "tilefuse/optimizer.h"
 
 namespace tilefuse::program {
@@ -54,12 +55,19 @@ struct Optimizer {
     double clip_norm = 0, global_clip_norm = 0;  // 0: off
 };
 
+// Narrow dense layers go through one kernel together, where the machine has one.
+struct Networks {
+    bool whole = true;  // else each layer by itself
+    std::optional<tilefuse_mlp_precision> precision;  // none: the machine's best for float32
+};
+
 struct Spec {
     tilefuse_dtype dtype = TILEFUSE_FLOAT32;
     Shape input_shape;
     std::vector<Layer> layers;
     std::optional<Loss> loss;
     std::optional<Optimizer> optimizer;
+    Networks networks;
 
     int64_t item_size() const { return dtype == TILEFUSE_FLOAT32 ? 4 : 8; }
 };

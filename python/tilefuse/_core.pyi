@@ -74,6 +74,8 @@ class Program:
         loss: dict[str, Any] | None,
         optimizer: dict[str, Any] | None,
         dtype: str,
+        *,
+        networks: str = "auto",
     ) -> None: ...
     def train_step(
         self, x: _Array, y: _Array, sample_weight: _Array | None = None, learning_rate: float = 1e-3

@@ -46,8 +46,10 @@ void check_network(tilefuse_mlp_precision precision, const Case& c, int shift) {
     struct OfLayer {
         Values w, b;
         Array<float>*y, *z, *dz, *dw, *db;
+        std::vector<uint8_t> mask;  // of every second layer
     };
     std::deque<Array<float>> arrays;
+    std::deque<Array<uint8_t>> masks;
     const auto put = [&](const Values& v) {
         Values shifted(static_cast<size_t>(shift));
         shifted.insert(shifted.end(), v.begin(), v.end());
@@ -74,8 +76,8 @@ void check_network(tilefuse_mlp_precision precision, const Case& c, int shift) {
     for (const int n : c.outputs) {
         const auto seed = static_cast<unsigned>(3 + 2 * layers.size());
         layers.push_back({ones(static_cast<size_t>(inputs * n), seed), ones(static_cast<size_t>(n), seed + 1),
-                          room(c.batch * n), room(c.batch * n), room(c.batch * n), room(inputs * n), room(n)});
-        const OfLayer& l = layers.back();
+                          room(c.batch * n), room(c.batch * n), room(c.batch * n), room(inputs * n), room(n), {}});
+        OfLayer& l = layers.back();
         tilefuse_mlp_layer& to = args.layer[args.layers++];
         to.outputs = n;
         to.activation = TILEFUSE_RELU;
@@ -86,11 +88,18 @@ void check_network(tilefuse_mlp_precision precision, const Case& c, int shift) {
         to.dz = l.dz->data + shift;
         to.dw = l.dw->data + shift;
         to.db = l.db->data + shift;
+        if (layers.size() % 2 == 1) {
+            for (int i = 0; i < shift + c.batch * n; ++i) l.mask.push_back((i - shift) % 3 != 0);
+            to.mask = masks.emplace_back(l.mask).data + shift;
+            to.mask_scale = 2;
+            l.mask.erase(l.mask.begin(), l.mask.begin() + shift);
+        }
         inputs = n;
     }
-    const Array<char> workspace(mlp_backward_workspace(args));
-    mlp_forward({nullptr, nullptr}, args);
-    mlp_backward({nullptr, workspace.data}, args);
+    mlp({nullptr, nullptr}, args);
+    args.backward = 1;
+    const Array<char> workspace(mlp_workspace(args));
+    mlp({nullptr, workspace.data}, args);
 
     std::vector<Values> in = {x};
     inputs = c.inputs;
@@ -103,6 +112,7 @@ void check_network(tilefuse_mlp_precision precision, const Case& c, int shift) {
         for (size_t i = 0; i < z.size(); ++i) z[i] += l.b[i % static_cast<size_t>(n)];
         EXPECT(get(l.z) == z);
         for (float& v : z) v = std::max(v, 0.0f);
+        for (size_t i = 0; i < l.mask.size(); ++i) z[i] *= l.mask[i] ? 2 : 0;
         EXPECT(get(l.y) == z);
         in.push_back(z);
         inputs = n;
@@ -112,6 +122,7 @@ void check_network(tilefuse_mlp_precision precision, const Case& c, int shift) {
         const OfLayer& l = layers[layer];
         const Values& from = in[layer];
         const int n = static_cast<int>(l.b.size()), depth = static_cast<int>(l.w.size()) / n;
+        for (size_t i = 0; i < l.mask.size(); ++i) g[i] *= l.mask[i] ? 2 : 0;
         for (size_t i = 0; i < g.size(); ++i) g[i] = in[layer + 1][i] > 0 ? g[i] : 0;
         const auto dz = [&](int i, int j) { return g[static_cast<size_t>(i * n + j)]; };
         EXPECT(get(l.dz) == g);
@@ -154,7 +165,7 @@ Values layer_of(tilefuse_mlp_precision precision, int batch, const Values& x, co
     args.layer[0].outputs = n;
     args.layer[0].w = device_w.data;
     args.layer[0].y = y.data;
-    mlp_forward({nullptr, nullptr}, args);
+    mlp({nullptr, nullptr}, args);
     return y.host();
 }
 

@@ -16,13 +16,15 @@ typedef enum tilefuse_mlp_precision {
     TILEFUSE_MLP_FLOAT16,
 } tilefuse_mlp_precision;  // GPUs without such matrix units (below sm_80) take TILEFUSE_MLP_FMA for any
 
-// y = f(z), z = x w + b, where x is the y of the layer below.
+// y = f(z), z = x w + b, where x is the y of the layer below. With a mask, y = mask ? f(z) * mask_scale : 0.
 typedef struct tilefuse_mlp_layer {
     int outputs;  // 1 to TILEFUSE_MLP_WIDTH
     tilefuse_activation activation;
     double activation_alpha;
     const float* w;  // [inputs, outputs]
     const float* b;  // [outputs], or null
+    const uint8_t* mask;  // [batch, outputs], or null: of dropout; f' is then of y as it is
+    double mask_scale;
     float* z;        // [batch, outputs], or null: written forward; read backward where f' needs the input
     float* y;        // [batch, outputs], or null: written forward; read backward by f', and for dw of the layer above
     float* dz;       // [batch, outputs], or null: receives the gradient of z
@@ -30,8 +32,9 @@ typedef struct tilefuse_mlp_layer {
     float* db;       // [outputs], or null
 } tilefuse_mlp_layer;
 
-// The same arguments serve both directions. The last layer's y is the result.
+// The last layer's y is the result. Most arguments serve both directions.
 typedef struct tilefuse_mlp_args {
+    int backward;  // 0: forward
     tilefuse_mlp_precision precision;
     int64_t batch;
     int64_t inputs;  // of the first layer: any number

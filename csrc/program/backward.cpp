@@ -1,0 +1,228 @@
+// Lowering: gradients and updates.
+#include "program/lowering.h"
+
+namespace tilefuse::program {
+namespace {
+
+tilefuse_parameter parameter_of(const Variable& variable) {
+    tilefuse_parameter p = {};
+    p.n = variable.size;
+    p.w = variable.data;
+    for (int s = 0; s < TILEFUSE_MAX_SLOTS; ++s) p.slots[s] = variable.slots[s];
+    p.l1 = variable.l1;
+    p.l2 = variable.l2;
+    return p;
+}
+
+}  // namespace
+
+// Gives nodes_[i - 1] the gradient at its output from the one at nodes_[i]'s.
+void Lowering::backward(size_t i) {
+    Node& node = nodes_[i];
+    to_input_of_activation(node);
+    if (i == lowest_trained_) {
+        late_totals_();  // the first stages that need every member's rows: beside the updates
+        return;
+    }
+    Node& below = nodes_[i - 1];
+    if (node.kind != Node::dense) {
+        below.dy = node.dy;
+        return;
+    }
+    const Layer& layer = *node.layer;
+    tilefuse_matmul_args args = {};
+    args.dtype = spec_.dtype;
+    args.split = split_of(node) == TILEFUSE_SPLIT_ROWS ? TILEFUSE_SPLIT_ROWS : TILEFUSE_SPLIT_AUTO;
+    const int64_t share = args.split == TILEFUSE_SPLIT_ROWS ? node.rows : anywhere;
+    args.m = node.rows;
+    args.n = node.inputs;
+    args.k = node.cols;
+    args.a_row_stride = node.cols;
+    args.a_col_stride = 1;
+    args.b = layer.kernel.data;
+    args.b_row_stride = 1;
+    args.b_col_stride = node.cols;
+    args.c_row_stride = node.inputs;
+    auto& a = stage(layer.name + ": dx = dy w'", args);
+    below.dy = floats("gradient of " + below.layer->name, node.rows * node.inputs);
+    reads(a.a, node.dy, share);
+    writes(a.c, below.dy, share);
+    touches_kernel(layer, false);
+    std::string& text = plan_.stages.back().text;
+    // What lies below is elementwise (or a dense layer, which ends so): its derivative joins this epilogue.
+    const bool same_view = below.cols == node.inputs;
+    if (same_view && below.activation.kind == Activation::elementwise) {
+        if (below.drop != nullptr) {
+            a.epilogue.mask_scale = below.mask_scale();
+            reads(a.epilogue.mask, below.mask, share);
+            text += ", dropout";
+        }
+        if (!below.activation.linear()) {
+            a.epilogue.derivative = below.activation.function;
+            a.epilogue.derivative_alpha = below.activation.alpha;
+            reads(a.epilogue.derivative_at, derivative_at(below), share);
+            text += ", " + below.activation.name + "'";
+        }
+        below.differentiated = true;
+    }
+    text += " -> " + shape_text(node.rows, node.inputs);
+}
+
+// Makes node.dy the gradient at the input of the node's activation (and before its dropout).
+void Lowering::to_input_of_activation(Node& node) {
+    if (node.differentiated) return;
+    node.differentiated = true;
+    const std::string shape = " -> " + shape_text(node.rows, node.cols);
+    if (node.drop != nullptr) {
+        tilefuse_dropout_args args = {};
+        args.dtype = spec_.dtype;
+        args.rows = node.rows;
+        args.cols = node.cols;
+        args.scale = node.mask_scale();
+        auto& a = stage(node.drop->name + ": dropout of the gradient" + shape, args);
+        reads(a.x, node.dy, node.rows);
+        reads(a.mask, node.mask, node.rows);
+        writes(a.y, node.dy, node.rows);
+    }
+    if (node.activation.linear()) return;
+    if (node.activation.kind == Activation::elementwise) {
+        tilefuse_activation_backward_args args = {};
+        args.dtype = spec_.dtype;
+        args.activation = node.activation.function;
+        args.alpha = node.activation.alpha;
+        args.rows = node.rows;
+        args.cols = node.cols;
+        auto& a = stage(node.layer->name + ": " + node.activation.name + "'" + shape, args);
+        reads(a.dy, node.dy, node.rows);
+        reads(a.at, derivative_at(node), node.rows);
+        writes(a.dx, node.dy, node.rows);
+    } else {
+        tilefuse_softmax_backward_args args = {};
+        args.dtype = spec_.dtype;
+        args.log = node.activation.kind == Activation::log_softmax;
+        args.rows = node.rows;
+        args.cols = node.cols;
+        auto& a = stage(node.layer->name + ": " + node.activation.name + "'" + shape, args);
+        reads(a.dy, node.dy, node.rows);
+        reads(a.y, node.y, node.rows);
+        writes(a.dx, node.dy, node.rows);
+    }
+}
+
+bool Lowering::fused_updates() const {
+    return spec_.optimizer->clip_norm == 0 && spec_.optimizer->global_clip_norm == 0;
+}
+
+void Lowering::update(const Node& node) {
+    if (node.kind != Node::dense || !node.layer->trainable) return;
+    const Layer& layer = *node.layer;
+    const bool fused = fused_updates();
+    const std::string with = fused ? ", update" : "";
+
+    tilefuse_matmul_args args = {};
+    args.dtype = spec_.dtype;
+    if (split_of(node) == TILEFUSE_SPLIT_SUM) args.split = TILEFUSE_SPLIT_ROWS;
+    args.m = node.inputs;
+    args.n = node.cols;
+    args.k = node.rows;
+    args.a_row_stride = 1;
+    args.a_col_stride = node.inputs;
+    args.b_row_stride = node.cols;
+    args.b_col_stride = 1;
+    args.c_row_stride = node.cols;
+    auto& w = stage(layer.name + ": dw = x' dy" + with + " " + shape_text(node.inputs, node.cols), args);
+    reads(w.a, node.x, anywhere);
+    reads(w.b, node.dy, anywhere);
+    if (fused) {
+        w.epilogue.rule = &state_->rule;
+        w.epilogue.parameter = parameter_of(layer.kernel);
+        touches_kernel(layer, true);
+    } else {
+        writes(w.c, gradient(layer.kernel, "dw of " + layer.name), anywhere);
+    }
+    if (layer.bias.data == nullptr) return;
+
+    tilefuse_column_sum_args sum = {};
+    sum.dtype = spec_.dtype;
+    sum.m = node.rows;
+    sum.n = node.cols;
+    auto& b = stage(layer.name + ": db = sum of dy" + with + " [" + std::to_string(node.cols) + "]", sum);
+    reads(b.x, node.dy, anywhere);
+    if (fused) {
+        b.rule = &state_->rule;
+        b.parameter = parameter_of(layer.bias);
+        touches_bias(layer, true);
+    } else {
+        writes(b.y, gradient(layer.bias, "db of " + layer.name), anywhere);
+    }
+}
+
+int Lowering::gradient(const Variable& variable, std::string name) {
+    gradients_.push_back({&variable, floats(std::move(name), variable.size)});
+    return gradients_.back().buffer;
+}
+
+// Of the variables whose whole gradients are there: clipping by norm needs them, and networks in one kernel give them.
+void Lowering::clip_and_update() {
+    const Optimizer& optimizer = *spec_.optimizer;
+    const int64_t count = static_cast<int64_t>(gradients_.size());
+    const size_t first = plan_.parameters.size();
+    for (const VariableBuffer& g : gradients_) plan_.parameters.push_back(parameter_of(*g.variable));
+    tilefuse_parameter* const parameters = plan_.parameters.data() + first;
+    const auto points_to_gradients = [&] {
+        for (size_t i = 0; i < gradients_.size(); ++i) reads(parameters[i].dw, gradients_[i].buffer, anywhere);
+    };
+
+    const int scales = buffer("gradient scales", count * static_cast<int64_t>(sizeof(double)));
+    if (!fused_updates()) {
+        tilefuse_clip_norm_args clip = {};
+        clip.dtype = spec_.dtype;
+        clip.parameters = parameters;
+        clip.count = count;
+        clip.global = optimizer.global_clip_norm > 0;
+        clip.limit = clip.global ? optimizer.global_clip_norm : optimizer.clip_norm;
+        auto& c = stage(clip.global ? "norm of all gradients" : "norms of the gradients", clip);
+        points_to_gradients();
+        writes(c.scales, scales, anywhere);
+        touches(team_memory_, true);
+    }
+
+    tilefuse_optimizer_args args = {};
+    args.dtype = spec_.dtype;
+    args.rule = &state_->rule;
+    args.parameters = parameters;
+    args.count = count;
+    stage("update of " + std::to_string(count) + " variables", args);
+    points_to_gradients();
+    for (size_t i = 0; i < gradients_.size(); ++i) {
+        touches(buffer_of(*gradients_[i].variable, ""), true);
+        if (fused_updates()) continue;
+        plan_.stages.back().uses.push_back({scales, anywhere, false, [p = parameters + i, i](void* all) {
+                                                p->grad_scale = static_cast<const double*>(all) + i;
+                                            }});
+    }
+}
+
+void Lowering::add_penalty() {
+    if (plan_.mode == Mode::predict) return;
+    size_t variables = 0;
+    for (const Layer& layer : spec_.layers) variables += layer.kind == Layer::dense ? 2 : 0;
+    plan_.parameters.reserve(2 * variables);  // stages keep pointers into it
+    for (const Layer& layer : spec_.layers)
+        for (const Variable* v : {&layer.kernel, &layer.bias})
+            if (v->data && (v->l1 != 0 || v->l2 != 0)) plan_.parameters.push_back(parameter_of(*v));
+    if (plan_.parameters.empty()) return;
+    tilefuse_penalty_args args = {};
+    args.dtype = spec_.dtype;
+    args.parameters = plan_.parameters.data();
+    args.count = static_cast<int64_t>(plan_.parameters.size());
+    args.value = &state_->penalty;
+    stage("penalty on the weights", args);
+    for (const Layer& layer : spec_.layers) {
+        touches_kernel(layer, false);
+        touches_bias(layer, false);
+    }
+    touches(team_memory_, true);
+}
+
+}  // namespace tilefuse::program

@@ -1,0 +1,138 @@
+// Lowering: from layers to fused stages. Its parts: lower.cpp (forward and loss), backward.cpp (gradients and updates)
+// and networks.cpp (dense layers together in one kernel, where the machine has one).
+#pragma once
+
+#include "program/plan.h"
+
+namespace tilefuse::program {
+
+// A layer as the stages see it: reshapes are gone, activations and dropouts fused where they can be.
+struct Node {
+    const Layer* layer = nullptr;
+    enum Kind { dense, activate, dropout } kind = dense;
+    Activation activation;        // of a dense or activate node
+    const Layer* drop = nullptr;  // the dropout of a dropout node, or fused into a dense node
+    int64_t rows = 0, inputs = 0, cols = 0;  // x is [rows, inputs], y is [rows, cols]
+    int x = -1, y = -1;           // buffers
+    int z = -1;                   // the input of an activation whose derivative needs it
+    int mask = -1;
+    int dy = -1;                  // gradient at the output; at the pre-activation once `differentiated`
+    bool differentiated = false;
+
+    bool derivative_needs_input() const {
+        return activation.function >= TILEFUSE_SILU && activation.function < TILEFUSE_ACTIVATION_COUNT;
+    }
+    double mask_scale() const { return 1 / (1 - drop->rate); }
+};
+
+// Nodes that one kernel takes together.
+struct Network {
+    size_t first, end;
+};
+
+inline std::string shape_text(int64_t rows, int64_t cols) {
+    return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+}
+
+class Lowering {
+public:
+    Lowering(const Spec& spec, Plan& plan, const Machine& machine, StepState* state)
+        : spec_(spec), plan_(plan), machine_(machine), state_(state), training_(plan.mode == Mode::train),
+          team_memory_(buffer("memory of the team", 0, false)) {}
+
+    void run();
+
+private:
+    struct VariableBuffer {
+        const Variable* variable;
+        int buffer;
+    };
+
+    // ---- building blocks ----
+
+    int buffer(std::string name, int64_t bytes, bool in_arena = true);
+    int floats(std::string name, int64_t count) { return buffer(std::move(name), count * spec_.item_size()); }
+
+    template <class A> A& stage(std::string text, const A& args) {
+        plan_.stages.emplace_back();
+        plan_.stages.back().text = std::move(text);
+        plan_.stages.back().args = args;
+        return std::get<A>(plan_.stages.back().args);
+    }
+
+    static constexpr int64_t anywhere = 0;
+
+    // The newest stage uses `buffer` through `pointer`; `rows`: only its own share of so many rows in each member.
+    template <class P> void reads(P*& pointer, int buffer, int64_t rows) { use(pointer, buffer, rows, false); }
+    template <class P> void writes(P*& pointer, int buffer, int64_t rows) { use(pointer, buffer, rows, true); }
+    template <class P> void use(P*& pointer, int buffer, int64_t rows, bool writes) {
+        plan_.stages.back().uses.push_back(
+            {buffer, rows, writes, [&pointer](void* p) { pointer = static_cast<P*>(p); }});
+    }
+    void touches(int buffer, bool writes) {  // without a pointer to set: a variable
+        plan_.stages.back().uses.push_back({buffer, anywhere, writes, [](void*) {}});
+    }
+
+    int buffer_of(const Variable& variable, const std::string& name);
+    void touches_kernel(const Layer& layer, bool writes) {
+        touches(buffer_of(layer.kernel, "kernel of " + layer.name), writes);
+    }
+    void touches_bias(const Layer& layer, bool writes) {
+        if (layer.bias.data) touches(buffer_of(layer.bias, "bias of " + layer.name), writes);
+    }
+
+    // ---- the network ----
+
+    void make_nodes();
+    void fuse_last_activation_into_loss();
+    void add_inputs();
+    void add_penalty();
+
+    // ---- forward ----
+
+    tilefuse_split split_of(const Node& node) const;
+    void find_ends(Node& node);
+    void forward(Node& node);
+    void forward_dense(Node& node, const std::string& shape);
+    void dropout_mask(Node& node);
+    void loss();
+    void record(int y, int64_t rows, int64_t cols);
+
+    // ---- backward ----
+
+    void backward(size_t i);
+    void to_input_of_activation(Node& node);
+    int derivative_at(const Node& node) const { return node.derivative_needs_input() ? node.z : node.y; }
+
+    // ---- updates ----
+
+    bool fused_updates() const;
+    void update(const Node& node);
+    int gradient(const Variable& variable, std::string name);
+    void clip_and_update();
+
+    // ---- dense layers together in one kernel ----
+
+    void find_networks();
+    bool fits_network(const Node& node) const;
+    const Network* network_of(size_t node) const;
+    tilefuse_mlp_args network_args(size_t first, size_t end) const;
+    void forward(const Network& network);
+    void backward(const Network& network);
+
+    const Spec& spec_;
+    Plan& plan_;
+    const Machine machine_;
+    StepState* const state_;
+    const bool training_;
+    std::vector<Node> nodes_;
+    std::vector<Network> networks_;
+    size_t lowest_trained_ = 0;
+    bool from_logits_ = false, softmax_in_loss_ = false;
+    std::function<void()> late_totals_;
+    std::vector<VariableBuffer> gradients_;  // that are not updated by what computes them
+    std::vector<VariableBuffer> variables_;
+    const int team_memory_;
+};
+
+}  // namespace tilefuse::program
