@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,3 +144,26 @@ def test_the_executor(built: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
 def test_import_loads_the_cpu_alone() -> None:
     code = "import sys, tilefuse; sys.exit(any(f'tilefuse._{m}' in sys.modules for m in ('simt', 'cuda')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+NO_DRIVER = """
+import numpy as np, tilefuse
+try:
+    tilefuse.set_device("cuda")
+except tilefuse.DeviceError as error:
+    print(error)
+model = tilefuse.Sequential([tilefuse.Input((4,)), tilefuse.layers.Dense(2)])
+model.compile("adam", "mse")
+print(len(model.fit(np.ones((8, 4)), np.ones((8, 2)), epochs=2, verbose=0).history["loss"]))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tilefuse._cuda") is None, reason="device 'cuda' is not built")
+def test_where_cuda_is_built_and_there_is_no_driver() -> None:
+    if importlib.import_module("tilefuse._cuda").driver_version() > 0:
+        pytest.skip("there is a driver")
+    done = subprocess.run([sys.executable, "-c", NO_DRIVER], capture_output=True, text=True, check=True)
+    error, epochs = done.stdout.splitlines()
+    assert "no NVIDIA driver" in error
+    assert "set_device('cpu')" in error
+    assert epochs == "2"

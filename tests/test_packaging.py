@@ -51,6 +51,11 @@ def test_installed_package(distribution: metadata.Distribution) -> None:
     assert distribution.metadata["License-Expression"] == "BSD-3-Clause"
 
 
+def test_size_of_the_installed_package(distribution: metadata.Distribution) -> None:
+    sizes = {str(file): Path(file.locate()).stat().st_size for file in distribution.files or []}
+    assert 1e6 < sum(sizes.values()) < 60e6, sizes
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
