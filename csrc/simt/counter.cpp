@@ -55,7 +55,10 @@ std::vector<std::unique_ptr<Site>> sites(1);  // 0: none
 std::vector<uint32_t> table(1 << 12);         // of sites, by a hash of their code address; 0: free
 std::vector<uint32_t> touched;                // by this launch
 uint64_t epoch = 1, launch_number = 0, launch_epoch = 0;
+uint64_t meetings[max_warps] = {};            // of all lanes of a warp, in this launch
 std::deque<std::pair<LaunchCount, std::vector<const void*>>> launches;
+
+uint64_t epoch_of(unsigned warp) { return epoch + meetings[warp]; }
 
 uint32_t* slot_of(const void* code, bool shared) {
     const size_t mask = table.size() - 1;
@@ -153,14 +156,15 @@ void close(Site& site, const WarpAccess& access) {
 }
 
 // Its accesses as far as they go: some lanes have not come to them, and won't.
-void close_all(Site& site, Site::Warp& warp) {
+void close_all(Site& site, unsigned number) {
+    Site::Warp& warp = site.warp[number];
     for (WarpAccess& access : warp.open) {
         if (access.lanes && warp.epoch >= launch_epoch) close(site, access);  // else a finding ended that launch
         access.lanes = 0;
     }
     warp.closed = 0;
     std::fill(std::begin(warp.done), std::end(warp.done), 0);
-    warp.epoch = epoch;
+    warp.epoch = epoch_of(number);
 }
 
 // Room for one access more, in the ring.
@@ -182,7 +186,7 @@ uint32_t count_access(const Thread& me, const void* p, size_t bytes, bool shared
         touched.push_back(index);
     }
     Site::Warp& warp = site.warp[me.warp()];
-    if (warp.epoch != epoch) close_all(site, warp);
+    if (warp.epoch != epoch_of(me.warp())) close_all(site, me.warp());
     const unsigned lane = me.lane(), number = warp.done[lane]++;
     while (number - warp.closed >= warp.open.size()) grow(warp);
     WarpAccess& access = warp.of(number);
@@ -203,11 +207,14 @@ const void* site_code(uint32_t site) { return sites[site]->code; }
 
 void start_counting(const Launch&) {
     launch_number++;
+    epoch += *std::max_element(std::begin(meetings), std::end(meetings));  // so that epochs only grow
+    std::fill(std::begin(meetings), std::end(meetings), 0);
     launch_epoch = ++epoch;
     touched.clear();
 }
 
 void end_warp_accesses() { epoch++; }
+void end_warp_accesses(unsigned warp) { meetings[warp]++; }
 
 void finish_counting() {
     auto& [launch, codes] = launches.emplace_back();
@@ -217,9 +224,7 @@ void finish_counting() {
     epoch++;
     for (const uint32_t index : touched) {
         Site& site = *sites[index];
-        for (Site::Warp& warp : site.warp) {
-            close_all(site, warp);
-        }
+        for (unsigned warp = 0; warp < max_warps; warp++) close_all(site, warp);
         launch.accesses.push_back(site.count);
         codes.push_back(site.code);
     }

@@ -2,6 +2,7 @@
 #include <bit>
 
 #include "simt/checker.h"
+#include "simt/counter.h"
 #include "simt/executor.h"
 
 namespace simt {
@@ -64,6 +65,9 @@ void complete(unsigned warp, unsigned mask, Operation operation) {
     case Operation::ballot: ballot(warp, lanes); break;
     case Operation::mma: whole_warp(warp, lanes, multiply); break;
     case Operation::load_matrices: whole_warp(warp, lanes, load_matrices); break;
+    }
+    if constexpr (checked) {
+        if (mask == ~0u) end_warp_accesses(warp);
     }
     block.warp[warp].meeting &= ~lanes;
     for_each_lane(warp, lanes, [](Thread& t) { t.state = State::ready; });

@@ -59,6 +59,17 @@ __global__ void shared_patterns(float* out) {
     out[i] = sum + static_cast<float>(f[0]);
 }
 
+// Half of the lanes come to the load once more than the others: what tells its passes apart is the shuffle between.
+__global__ void uneven_passes(Input in, float* out) {
+    const int lane = threadIdx.x;
+    float sum = 0;
+    for (int pass = in.zero; pass < 2; pass++) {
+        if (pass > 0 || lane < 16) sum += in.floats[pass > 0 ? 64 : lane];
+        sum += shuffle_xor(sum, 16);
+    }
+    out[lane] = sum;
+}
+
 }  // namespace
 
 int main() {
@@ -82,4 +93,9 @@ int main() {
     }
     const auto total = counts[0].total(false);
     EXPECT(counts[0].total(true).accesses == 0 && total.accesses == 6 * 10);
+
+    simt::reset_counts();
+    launch(TILEFUSE_KERNEL(uneven_passes), 1, 32, 0, nullptr, Input{floats, doubles, bytes, 0}, out);
+    const auto uneven = simt::counts()[0].total(false);
+    EXPECT(uneven.accesses == 2 + 1 && uneven.transfers == 2 + 1 + 4 && uneven.ideal == uneven.transfers);
 }
