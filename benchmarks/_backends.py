@@ -3,50 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import tilefuse
 from tilefuse import reference
+from tilefuse._cuda_arrays import array_module
+from tilefuse.variables import copy_to
 
 
-def _cupy() -> ModuleType | None:
-    try:
-        import cupy
-
-        return cupy if cupy.cuda.is_available() else None
-    except ImportError:
-        return None
-
-
-CUPY = _cupy()
-
-
-NAMES = ["tilefuse", "numpy", *(["cupy"] if CUPY is not None else [])]
+def backend_names(device: str) -> list[str]:
+    """tilefuse, and the library whose arrays the reference takes there."""
+    return ["tilefuse", "cupy" if device.startswith("cuda") else "numpy"]
 
 
 class Backend:
-    """Functions to time, and the arrays that they take."""
+    """Functions to time, and the arrays that they take, which lie in the memory where the functions work."""
 
-    def __init__(self, name: str, timer: Any) -> None:
+    def __init__(self, name: str, device: str, timer: Any) -> None:
         self.ops: Any = tilefuse.ops if name == "tilefuse" else reference
-        self.xp: Any = CUPY if name == "cupy" else np
+        self._cupy: Any = array_module() if device.startswith("cuda") else None
+        self._device = device if name == "tilefuse" else "cpu"
         self._timer = timer
         self._rng = np.random.default_rng(0)
 
+    def asarray(self, array: np.ndarray) -> Any:
+        if self._cupy is not None:
+            return self._cupy.asarray(array)
+        return array if self._device == "cpu" else copy_to(self._device, array)
+
     def normal(self, *shape: int) -> Any:
         """Random float32."""
-        return self.xp.asarray(self._rng.standard_normal(shape, dtype=np.float32))
+        return self.asarray(self._rng.standard_normal(shape, dtype=np.float32))
+
+    def zeros(self, *shape: int) -> Any:
+        return self.asarray(np.zeros(shape, np.float32))
 
     def labels(self, n: int, classes: int) -> Any:
-        return self.xp.asarray(self._rng.integers(0, classes, n).astype(np.int32))
+        """Random class numbers, int32."""
+        return self.asarray(self._rng.integers(0, classes, n).astype(np.int32))
+
+    def zeros_and_ones(self, *shape: int) -> Any:
+        """Random zeros and ones, float32."""
+        return self.asarray(self._rng.integers(0, 2, shape).astype(np.float32))
 
     def time(self, run: Callable[[], object], *, flops: int = 0, bytes_moved: int = 0) -> None:
-        """Time `run`, which does so many floating-point operations or must move so many bytes."""
-        if self.xp is CUPY:
-            wait = CUPY.cuda.Device().synchronize
+        """Time `run`, which does so many floating-point operations or must move so many bytes.
+
+        On a GPU, from the call to the end of all that it has queued there.
+        """
+        if self._cupy is not None:
+            wait = self._cupy.cuda.Device().synchronize
+            wait()
             self._timer(lambda: (run(), wait()))
         else:
             self._timer(run)

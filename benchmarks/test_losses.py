@@ -11,8 +11,7 @@ def test_softmax_cross_entropy(backend: Backend, shape: tuple[int, int]) -> None
 
 @shapes((128, 1), (4096, 100))
 def test_sigmoid_binary_cross_entropy(backend: Backend, shape: tuple[int, int]) -> None:
-    logits = backend.normal(*shape)
-    labels = (backend.normal(*shape) > 0).astype(logits.dtype)
+    logits, labels = backend.normal(*shape), backend.zeros_and_ones(*shape)
     backend.time(
         lambda: backend.ops.sigmoid_binary_cross_entropy(logits, labels), bytes_moved=3 * logits.nbytes
     )

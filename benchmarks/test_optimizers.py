@@ -13,7 +13,7 @@ SLOTS = {"sgd": 0, "momentum": 1, "adagrad": 1, "rmsprop": 1, "adam": 2, "adamw"
 def test_optimizer(backend: Backend, name: str, shape: tuple[int, ...]) -> None:
     sizes = [size for k, n in pairwise(shape) for size in ((k, n), (n,))]
     params, grads = ([backend.normal(*size) for size in sizes] for _ in range(2))
-    slots = [[backend.xp.zeros_like(w) for w in params] for _ in range(SLOTS[name])]
+    slots = [[backend.zeros(*size) for size in sizes] for _ in range(SLOTS[name])]
     step = getattr(backend.ops, f"{name}_step")
     options = {"step": 1} if name.startswith("adam") else {}
     moved = sum(w.nbytes for w in params) * (3 + 2 * SLOTS[name])

@@ -18,7 +18,6 @@ Long property tests (`fuzz`) and whole trainings (`slow`) are deselected by defa
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -28,19 +27,6 @@ from hypothesis import settings
 
 settings.register_profile("short", SHORT)
 settings.load_profile("short")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--isa", help="instruction set of the CPU kernels: baseline, avx2 or avx512")
-    parser.addoption(
-        "--device", help="devices to test, such as cpu,simt (those that are built, but for cuda)"
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    isa = config.getoption("--isa")
-    if isa:
-        os.environ["TILEFUSE_ISA"] = isa  # read when tilefuse is imported, which no plugin does before this
 
 
 def pytest_report_header(config: pytest.Config) -> str:
