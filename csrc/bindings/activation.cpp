@@ -64,12 +64,12 @@ tilefuse_activation activation_from(const std::string& name) {
     throw py::value_error("unknown activation '" + name + "'; expected one of: " + known);
 }
 
-void bind_activation(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     m.def("activation", &activation, py::arg("x"), py::arg("y"), py::arg("name"), py::arg("alpha"),
           "y = f(x), elementwise.");
     m.def("activation_backward", &activation_backward, py::arg("dy"), py::arg("at"), py::arg("dx"),
           py::arg("name"), py::arg("alpha"),
           "dx = dy * f'(at), where `at` is the output of f; for silu, gelu and gelu_tanh its input.");
-}
+};
 
 }  // namespace tilefuse::bindings

@@ -168,13 +168,13 @@ private:
 // What only one machine's module has: csrc/bindings/{cpu,simt,cuda}.cpp.
 void bind_machine(py::module_&);
 
-void bind_activation(py::module_&);
-void bind_dropout(py::module_&);
-void bind_loss(py::module_&);
-void bind_matmul(py::module_&);
-void bind_memory(py::module_&);
-void bind_optimizer(py::module_&);
-void bind_program(py::module_&);
-void bind_softmax(py::module_&);
+// What a file adds to every module: const Binding binding = [](py::module_& m) { ... };
+struct Binding {
+    template <class Add> Binding(Add add) { all().push_back(add); }
+    static std::vector<void (*)(py::module_&)>& all() {
+        static std::vector<void (*)(py::module_&)> bindings;
+        return bindings;
+    }
+};
 
 }  // namespace tilefuse::bindings

@@ -52,11 +52,11 @@ void dropout(const py::array& x, const py::array& mask, py::array& y, double rat
 
 }  // namespace
 
-void bind_dropout(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     m.def("dropout_mask", &dropout_mask, py::arg("mask"), py::arg("rate"), py::arg("seed"), py::arg("step"),
           "Fills the mask: true where an element is kept.");
     m.def("dropout", &dropout, py::arg("x"), py::arg("mask"), py::arg("y"), py::arg("rate"),
           "y = x / (1 - rate) where the mask is true, else 0.");
-}
+};
 
 }  // namespace tilefuse::bindings

@@ -88,10 +88,10 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
 
 }  // namespace
 
-void bind_loss(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     m.def("loss", &loss, py::arg("name"), py::arg("from_logits"), py::arg("x"), py::arg("labels"),
           py::arg("sample_weight"), py::arg("label_smoothing"), py::arg("dx"),
           "The mean loss of the rows of x; its gradient goes to dx.");
-}
+};
 
 }  // namespace tilefuse::bindings

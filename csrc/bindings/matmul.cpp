@@ -95,10 +95,10 @@ void column_sum(const py::array& x, py::array& out) {
 
 }  // namespace
 
-void bind_matmul(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"), py::arg("bias"), py::arg("activation"), py::arg("alpha"),
           py::arg("beta"), py::arg("preactivation"), "out = activation(a @ b + beta * out + bias); leading axes are batches.");
     m.def("column_sum", &column_sum, py::arg("x"), py::arg("out"), "out[j] = sum of x[:, j], added in the order of the rows.");
-}
+};
 
 }  // namespace tilefuse::bindings

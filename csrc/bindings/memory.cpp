@@ -18,11 +18,11 @@ py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
 
 }  // namespace
 
-void bind_memory(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     m.def("empty", &empty, py::arg("shape"), py::arg("dtype"),
           "A NumPy array in memory that kernels use in place, aligned to cache lines, not initialised.");
     m.def("owns", [](const py::array& a) { return backend::owns(a.data()); }, py::arg("array"),
           "Whether kernels use the array's memory in place; else it is copied for each call.");
-}
+};
 
 }  // namespace tilefuse::bindings

@@ -11,12 +11,5 @@ PYBIND11_MODULE(TILEFUSE_MODULE, m, py::mod_gil_not_used()) {
 
     m.def("build_info", [] { return py::dict(py::arg("version") = TILEFUSE_VERSION, py::arg("compiler") = __VERSION__); });
     tilefuse::bindings::bind_machine(m);
-    tilefuse::bindings::bind_memory(m);
-    tilefuse::bindings::bind_activation(m);
-    tilefuse::bindings::bind_dropout(m);
-    tilefuse::bindings::bind_loss(m);
-    tilefuse::bindings::bind_matmul(m);
-    tilefuse::bindings::bind_optimizer(m);
-    tilefuse::bindings::bind_program(m);
-    tilefuse::bindings::bind_softmax(m);
+    for (const auto add : tilefuse::bindings::Binding::all()) add(m);
 }

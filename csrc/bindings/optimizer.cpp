@@ -111,11 +111,11 @@ int slot_count(const tilefuse_optimizer& rule) {
     return 0;
 }
 
-void bind_optimizer(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     m.def("optimizer_step", &optimizer_step, py::arg("rule"), py::arg("params"), py::arg("grads"),
           py::arg("slots"), "One update of all params in place; slots[i] holds the arrays of params[i].");
     m.def("clip_norm", &clip_norm, py::arg("grads"), py::arg("limit"), py::arg("global_norm"),
           "(scales, norms): what each gradient is to be multiplied by, and the norms before that.");
-}
+};
 
 }  // namespace tilefuse::bindings

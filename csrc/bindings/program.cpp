@@ -331,7 +331,7 @@ private:
 
 }  // namespace
 
-void bind_program(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     using namespace py::literals;
     py::class_<BoundProgram>(m, "Program", "A network compiled for training, evaluation and prediction.")
         .def(py::init<const py::list&, Shape, int64_t, const py::object&, const py::object&, const std::string&, const std::string&>(),
@@ -359,6 +359,6 @@ void bind_program(py::module_& m) {
            "thread worked (\"work\"), and those that a thread waited at the barrier before it (\"wait\").")
         .def_property_readonly("bytes", [](BoundProgram& p) { return p.program().bytes(); })
         .def_property_readonly("output_shape", [](const BoundProgram& p) { return py::tuple(py::cast(output_shape(p.program().spec()))); });
-}
+};
 
 }  // namespace tilefuse::bindings

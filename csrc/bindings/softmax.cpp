@@ -34,11 +34,11 @@ void softmax_backward(const py::array& dy, const py::array& y, py::array& dx, bo
 
 }  // namespace
 
-void bind_softmax(py::module_& m) {
+const Binding binding = [](py::module_& m) {
     m.def("softmax", &softmax, py::arg("x"), py::arg("y"), py::arg("log"),
           "y = softmax(x) over the last axis, or its logarithm.");
     m.def("softmax_backward", &softmax_backward, py::arg("dy"), py::arg("y"), py::arg("dx"), py::arg("log"),
           "dx from the gradient dy at the output y.");
-}
+};
 
 }  // namespace tilefuse::bindings

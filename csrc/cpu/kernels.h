@@ -1,6 +1,7 @@
 // The CPU's kernels: a table of them for every instruction set.
 #pragma once
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,9 @@ struct Kernels {
     const Kernel<tilefuse_##name##_args>& of(const tilefuse_##name##_args&) const { return name; }
     TILEFUSE_KERNELS(TILEFUSE_GETTER)
 #undef TILEFUSE_GETTER
-    // No plan for the CPU has it: each of its layers has a kernel that shares out its own work.
-    const Kernel<tilefuse_mlp_args>& of(const tilefuse_mlp_args&) const {
-        throw std::logic_error("the CPU has no kernel for whole networks");
+    // Of those that CUDA devices alone have: no plan for the CPU has one.
+    template <class Args> const Kernel<Args>& of(const Args&) const {
+        throw std::logic_error("the CPU has no such kernel");
     }
 };
 

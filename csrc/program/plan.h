@@ -10,19 +10,17 @@
 #include <variant>
 #include <vector>
 
+#include "common/registry.h"
 #include "program/spec.h"
 #include "program/steps.h"
-#include "tilefuse/data.h"
-#include "tilefuse/dropout.h"
-#include "tilefuse/matmul.h"
-#include "tilefuse/softmax.h"
 
 namespace tilefuse::program {
 
-using Args = std::variant<tilefuse_gather_args, tilefuse_matmul_args, tilefuse_column_sum_args, tilefuse_activation_args,
-                          tilefuse_activation_backward_args, tilefuse_softmax_args, tilefuse_softmax_backward_args,
-                          tilefuse_dropout_mask_args, tilefuse_dropout_args, tilefuse_loss_args, tilefuse_total_args,
-                          tilefuse_penalty_args, tilefuse_clip_norm_args, tilefuse_optimizer_args, tilefuse_mlp_args>;
+// The arguments of any kernel.
+template <class First, class... Rest> using AllBut = std::variant<Rest...>;
+#define TILEFUSE_ARGS(name) , tilefuse_##name##_args
+using Args = AllBut<void TILEFUSE_CUDA_KERNELS(TILEFUSE_ARGS)>;
+#undef TILEFUSE_ARGS
 
 struct Buffer {
     std::string name;
