@@ -23,11 +23,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def save(folder: Path, name: str, results: dict[str, Any], table: str) -> None:
-    """Write NAME.json and NAME.md."""
+def save(folder: Path, name: str, results: dict[str, Any], table: str, gpu: str | None = None) -> None:
+    """Write NAME.json and NAME.md, with the processor's name and the GPU's, where one was used."""
     folder.mkdir(parents=True, exist_ok=True)
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    (folder / f"{name}.json").write_text(
-        json.dumps({"date": day, "processor": processor(), **results}, indent=1) + "\n"
-    )
-    (folder / f"{name}.md").write_text(f"{day}, {processor()}\n\n{table}\n")
+    machine = {"processor": processor()} | ({"gpu": gpu} if gpu else {})
+    (folder / f"{name}.json").write_text(json.dumps({"date": day, **machine, **results}, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(f"{', '.join([day, *reversed(machine.values())])}\n\n{table}\n")

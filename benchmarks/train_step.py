@@ -1,12 +1,15 @@
 """Whole training steps against PyTorch, JAX and Keras: forward, backward and Adam of four networks.
 
-usage: python benchmarks/train_step.py [--peer-python VENV/bin/python] [--peers torch,jax,keras] [--blocks N]
+usage: python benchmarks/train_step.py [--device cuda] [--peer-python VENV/bin/python] [--peers torch,jax]
 
 Every peer runs with one thread, pinned to one core, and with as many threads as there are cores, and counts
 at its best. Each (peer, threads) is a process of its own that lives through the whole run; they take turns in
 short blocks, so that whatever the machine does meanwhile hits all of them alike. A time is the median of a
 process's blocks.
-Writes train_step.json, .md and .png to benchmarks/results.
+On a GPU all batches are in its memory beforehand, and a block ends when the GPU has done all its steps.
+tilefuse runs step by step, each waited for, and by the epoch; PyTorch eager, compiled, and each of these as
+CUDA graphs of whole steps, all without waiting between steps.
+Writes train_step.json, .md and .png (on a GPU: train_step_cuda) to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -27,43 +30,56 @@ from _report import markdown_table, save
 from _workers.models import MODELS
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("torch", "torch-compile", "jax", "keras")
+OWN = {"cpu": ["tilefuse"], "simt": ["tilefuse", "tilefuse-epoch"], "cuda": ["tilefuse", "tilefuse-epoch"]}
+PEERS = {
+    "cpu": ["torch", "torch-compile", "jax", "keras"],
+    "simt": [],
+    "cuda": ["torch", "torch-compile", "torch-graph", "torch-compile-graph"],
+}
+DEFAULT_PEERS = {"cpu": ["torch", "jax", "keras"]}  # elsewhere all
 SETTLE = 0.03  # seconds between two processes' blocks; the first one's threads may spin for 20 ms
 
 
 class Worker:
-    """A process that trains when asked."""
+    """A process that trains when asked; `name` is "peer/threads", on a GPU "peer"."""
 
-    def __init__(self, name: str, threads: int, process: subprocess.Popen[str]) -> None:
-        self.name, self.threads, self._process = name, threads, process
+    def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
+        self.name, self._process = name, process
         self.config = self._answer()
+
+    @property
+    def is_own(self) -> bool:
+        return self.name.startswith("tilefuse")
 
     def train(self, model: str, steps: int) -> dict[str, float]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"model": model, "steps": steps}) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"model": model, "steps": steps}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its answer is the end of the file
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process of {self.name} with {self.threads} threads has ended; see above")
+            raise RuntimeError(f"the process of {self.name} has ended; see above")
         return json.loads(line)
 
 
 @contextmanager
-def started(name: str, threads: int, python: str) -> Iterator[Worker | None]:
+def started(peer: str, threads: int, device: str, python: str) -> Iterator[Worker | None]:
     """A worker; None where a peer cannot start, such as when it is not installed."""
-    command = [python, "-m", "_workers", name, str(threads)]
+    command = [python, "-m", "_workers", peer, str(threads), device]
     with subprocess.Popen(
         command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             try:
-                worker = Worker(name, threads, process)
+                worker = Worker(f"{peer}/{threads}" if device == "cpu" else peer, process)
             except RuntimeError as error:
-                if name == "tilefuse":
+                if peer in OWN["cuda"]:
                     raise
                 print(f"left out: {error}", file=sys.stderr)
                 worker = None
@@ -73,18 +89,25 @@ def started(name: str, threads: int, python: str) -> Iterator[Worker | None]:
 
 
 def measure(workers: list[Worker], model: str, blocks: int, seconds: float) -> dict[str, list[float]]:
-    """Milliseconds a step of each block, by "peer/threads"."""
+    """Milliseconds a step of each block, by name. A peer that fails is left out from there on."""
     steps, loss = {}, {}
-    for worker in workers:
-        worker.train(model, 30)  # compiles, and finds the way into the caches
-        probe = worker.train(model, 30)
+    for worker in list(workers):
+        try:
+            worker.train(model, 30)  # compiles, and finds the way into the caches
+            probe = worker.train(model, 30)
+        except RuntimeError as error:
+            if worker.is_own:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+            workers.remove(worker)
+            continue
         steps[worker] = max(10, round(seconds * probe["steps"] / probe["seconds"]))
-    times: dict[str, list[float]] = {f"{worker.name}/{worker.threads}": [] for worker in workers}
+    times: dict[str, list[float]] = {worker.name: [] for worker in workers}
     for block in range(blocks):
         for worker in workers[block % len(workers) :] + workers[: block % len(workers)]:
             time.sleep(SETTLE)
             result = worker.train(model, steps[worker])
-            times[f"{worker.name}/{worker.threads}"].append(1e3 * result["seconds"] / result["steps"])
+            times[worker.name].append(1e3 * result["seconds"] / result["steps"])
             loss[worker] = result["loss"]
     for worker in workers:
         if not 0 < loss[worker] < MODELS[model].chance_loss:
@@ -95,7 +118,7 @@ def measure(workers: list[Worker], model: str, blocks: int, seconds: float) -> d
 def summarise(times: dict[str, list[float]]) -> dict[str, Any]:
     """Medians, the fastest peer, and how many times faster than it tilefuse is."""
     medians = {name: statistics.median(each) for name, each in times.items()}
-    peers = {name: ms for name, ms in medians.items() if not name.startswith("tilefuse/")}
+    peers = {name: ms for name, ms in medians.items() if not name.startswith("tilefuse")}
     summary: dict[str, Any] = {"ms_per_step": medians, "blocks": times}
     if peers:
         fastest = min(peers, key=peers.__getitem__)
@@ -105,7 +128,9 @@ def summarise(times: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def label(name: str) -> str:
-    peer, threads = name.split("/")
+    peer, _, threads = name.partition("/")
+    if not threads:
+        return peer
     return f"{peer}, {threads} thread{'s' if threads != '1' else ''}"
 
 
@@ -114,13 +139,17 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     each = list(results.values())
     header = ["ms a step", *(f"`{model}`" for model in results)]
     rows = [
-        [label(name), *(f"{result['ms_per_step'][name]:.3f}" for result in each)]
+        [label(name), *(cell(result["ms_per_step"].get(name), "{:#.3g}") for result in each)]
         for name in each[0]["ms_per_step"]
     ]
     for name in each[0].get("ratio", {}):
         rows.append([f"{label(name)}: times faster than the fastest peer"])
-        rows[-1] += [f"**{result['ratio'][name]:.2f}**" for result in each]
+        rows[-1] += [cell(result.get("ratio", {}).get(name), "**{:.2f}**") for result in each]
     return markdown_table(header, rows)
+
+
+def cell(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -131,9 +160,9 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
         figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
     ):
         medians = dict(sorted(result["ms_per_step"].items(), key=lambda item: -item[1]))
-        colours = ["#2f6fb3" if name.startswith("tilefuse/") else "#b4bac4" for name in medians]
+        colours = ["#2f6fb3" if name.startswith("tilefuse") else "#b4bac4" for name in medians]
         bars = axes.barh([label(name) for name in medians], list(medians.values()), color=colours)
-        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+        axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
         axes.set_title(
             f"{model}\n{'-'.join(map(str, MODELS[model].sizes))}, batch {MODELS[model].batch}", fontsize=10
         )
@@ -151,29 +180,55 @@ def main() -> None:
     parser.add_argument(
         "--peer-python", default=sys.executable, help="interpreter that has the peers (this one)"
     )
-    parser.add_argument("--peers", default="torch,jax,keras", help=f"of {','.join(PEERS)} (torch,jax,keras)")
+    parser.add_argument(
+        "--device", default="cpu", help="of tilefuse: cpu, simt or, with PyTorch's, cuda (cpu)"
+    )
+    parser.add_argument(
+        "--peers",
+        help=f"of {','.join(PEERS['cpu'])} (torch,jax,keras); on cuda {','.join(PEERS['cuda'])} (all)",
+    )
     parser.add_argument("--models", default=",".join(MODELS), help=f"of {','.join(MODELS)} (all)")
     parser.add_argument("--blocks", type=int, default=15, help="for each process and model (15)")
     parser.add_argument("--seconds", type=float, default=0.2, help="least time of a block (0.2)")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder (benchmarks/results)")
     options = parser.parse_args()
 
-    cores = len(os.sched_getaffinity(0))
-    wanted = [("tilefuse", n, sys.executable) for n in sorted({1, min(2, cores), cores})]
-    peers = [peer for peer in options.peers.split(",") if peer]
-    wanted += [(peer, n, options.peer_python) for peer in peers for n in sorted({1, cores})]
+    kind = options.device.partition(":")[0]
+    if kind not in PEERS:
+        parser.error(f"--device is {options.device}; expected one of {', '.join(PEERS)}")
+    asked = DEFAULT_PEERS.get(kind, PEERS[kind]) if options.peers is None else options.peers.split(",")
+    peers = [peer for peer in asked if peer]
+    unknown = [peer for peer in peers if peer not in PEERS[kind]]
+    if unknown:
+        known = ", ".join(PEERS[kind]) or "none"
+        parser.error(f"--peers has {', '.join(unknown)}; with --device {options.device} there are: {known}")
+
+    name = "train_step" if kind == "cpu" else f"train_step_{kind}"
     with ExitStack() as stack:
-        started_workers = [stack.enter_context(started(*each)) for each in wanted]
+        started_workers = [stack.enter_context(started(*each)) for each in wanted(options, kind, peers)]
         workers = [worker for worker in started_workers if worker is not None]
-        results = {}
+        versions = {worker.name: worker.config for worker in workers}
+        gpu = versions["tilefuse"]["gpu"] if kind == "cuda" else None
+        results: dict[str, dict[str, Any]] = {}
         for model in options.models.split(","):
             results[model] = summarise(measure(workers, model, options.blocks, options.seconds))
+            measured = {name.partition("/")[0] for name in results[model]["ms_per_step"]}
+            results[model]["left_out"] = [peer for peer in peers if peer not in measured]
             print(f"{model} {json.dumps(results[model]['ms_per_step'])}", flush=True)
-        versions = {f"{worker.name}/{worker.threads}": worker.config for worker in workers}
+            save(options.output, name, {"versions": versions, "models": results}, table(results), gpu)
     print(table(results))
-    save(options.output, "train_step", {"versions": versions, "models": results}, table(results))
-    plot(results, options.output / "train_step.png")
-    print(f"written: {options.output}/train_step.json, .md, .png")
+    plot(results, options.output / f"{name}.png")
+    print(f"written: {options.output}/{name}.json, .md, .png")
+
+
+def wanted(options: argparse.Namespace, kind: str, peers: list[str]) -> list[tuple[str, int, str, str]]:
+    """What to start: peer, threads, device, interpreter."""
+    cores = len(os.sched_getaffinity(0))
+    own = sorted({1, min(2, cores), cores}) if kind == "cpu" else [cores]
+    theirs = sorted({1, cores}) if kind == "cpu" else [cores]
+    return [(peer, n, options.device, sys.executable) for peer in OWN[kind] for n in own] + [
+        (peer, n, options.device, options.peer_python) for peer in peers for n in theirs
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""One peer with one number of threads: `python -m _workers PEER THREADS`.
+"""One peer on one device: `python -m _workers PEER THREADS DEVICE`.
+
+PEER is a module of this package, with dashes and what else its `training` takes: torch, torch-compile-graph.
 
 Reads requests as lines of JSON and answers each with one:
 {"model": NAME, "steps": N} -> {"seconds": T, "steps": N, "loss": L}: time at least N training steps.
@@ -15,14 +17,15 @@ import time
 
 
 def main() -> None:
-    peer, threads = sys.argv[1], int(sys.argv[2])
+    peer, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if threads == 1:  # one core, so that no pool of threads that a peer may have can help
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["OMP_NUM_THREADS"] = str(threads)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not get between the answers
-    worker = importlib.import_module(f"_workers.{peer.replace('-', '_')}")
-    answers.write(json.dumps(worker.setup(threads)) + "\n")
+    module, *how = peer.split("-")
+    worker = importlib.import_module(f"_workers.{module}")
+    answers.write(json.dumps(worker.setup(threads, device)) + "\n")
 
     from .models import MODELS
 
@@ -31,7 +34,7 @@ def main() -> None:
         request = json.loads(line)
         name = request["model"]
         if name not in runs:
-            runs[name] = worker.training(MODELS[name])
+            runs[name] = worker.training(MODELS[name], device, *how)
         start = time.perf_counter()
         steps, loss = runs[name](request["steps"])
         seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""JAX's training step: one jitted function with Adam in it; parameters and moments are donated."""
+"""JAX's training step on the CPU: one jitted function with Adam in it; parameters and moments are donated."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .models import Mlp
 BETA_1, BETA_2, EPSILON, RATE = 0.9, 0.999, 1e-7, 1e-3
 
 
-def setup(threads: int) -> dict[str, object]:
+def setup(threads: int, device: str) -> dict[str, object]:
     # XLA takes as many threads as the process may use; the pinning of `__main__` makes it one.
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_default_prng_impl", "unsafe_rbg")  # the fastest generator for dropout
     return {"jax": jax.__version__}
 
 
-def training(mlp: Mlp) -> Callable[[int], tuple[int, float]]:
+def training(mlp: Mlp, device: str) -> Callable[[int], tuple[int, float]]:
     rng = np.random.default_rng(0)
     params = [
         (jnp.asarray(rng.normal(0, (2 / k) ** 0.5, (k, n)), jnp.float32), jnp.zeros(n))

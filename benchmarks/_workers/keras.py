@@ -1,4 +1,4 @@
-"""Keras's training step on TensorFlow, through `fit`, as its users train."""
+"""Keras's training step on TensorFlow and the CPU, through `fit`, as its users train."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .models import Mlp
 STEPS = 256  # of one call of `fit`: many, so that its beginning counts little
 
 
-def setup(threads: int) -> dict[str, object]:
+def setup(threads: int, device: str) -> dict[str, object]:
     tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
     tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     return {"keras": keras.__version__, "tensorflow": tensorflow.__version__}
 
 
-def training(mlp: Mlp) -> Callable[[int], tuple[int, float]]:
+def training(mlp: Mlp, device: str) -> Callable[[int], tuple[int, float]]:
     keras.utils.set_random_seed(0)
     stack = [layers.Input((mlp.sizes[0],))]
     for i, units in enumerate(mlp.sizes[1:-1]):
