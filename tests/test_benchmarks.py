@@ -1,0 +1,72 @@
+"""The benchmarks themselves: where their arrays lie, and steps timed on another device than the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tilefuse
+from _backends import Backend, backend_names
+from tilefuse import _device
+
+ROOT = Path(__file__).parents[1]
+
+
+class Timer:
+    """pytest-benchmark's fixture: calls once."""
+
+    stats = None
+
+    def __call__(self, run: Any) -> None:
+        run()
+
+
+@pytest.mark.parametrize("name", ["tilefuse", "reference"])
+def test_arrays_lie_where_the_functions_work(name: str, device: str) -> None:
+    backend = Backend("tilefuse" if name == "tilefuse" else backend_names(device)[1], device, Timer())
+    if device.startswith("cuda"):
+        import cupy
+
+        kind = cupy.ndarray
+    else:
+        kind = np.ndarray
+    made = [backend.normal(3, 4), backend.zeros(5), backend.labels(6, 7), backend.zeros_and_ones(2, 2)]
+    assert all(isinstance(array, kind) for array in made)
+    if name == "tilefuse" and not device.startswith("cuda"):
+        assert all(_device.native().owns(array) for array in made)
+    results: list[Any] = []
+    backend.time(lambda: results.append(backend.ops.relu(made[0])))
+    assert isinstance(results[0], kind)
+
+
+@pytest.mark.slow
+def test_steps_are_timed_on_the_executor(tmp_path: Path) -> None:
+    pytest.importorskip("tilefuse._simt")
+    command = [sys.executable, str(ROOT / "benchmarks/train_step.py"), "--device", "simt"]
+    options = ["--models", "mlp_softmax", "--blocks", "1", "--seconds", "0.01", "--output", str(tmp_path)]
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    result = json.loads((tmp_path / "train_step_simt.json").read_text())
+    model = result["models"]["mlp_softmax"]
+    assert set(model["ms_per_step"]) == {"tilefuse", "tilefuse-epoch"}
+    assert all(0 < ms < 1000 for ms in model["ms_per_step"].values())
+    assert result["versions"]["tilefuse"]["device"] == "simt"
+    assert result["versions"]["tilefuse"]["tilefuse"] == tilefuse.__version__
+
+
+def test_peers_that_a_device_does_not_have() -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks/train_step.py"),
+        "--device",
+        "cuda",
+        "--peers",
+        "torch,keras",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--peers has keras; with --device cuda there are: torch, torch-compile, torch-graph" in done.stderr
