@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import tilefuse
 from _backends import Backend, backend_names
-from tilefuse import _device
+from tilefuse import _device, _quickbench
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +43,19 @@ def test_arrays_lie_where_the_functions_work(name: str, device: str) -> None:
     results: list[Any] = []
     backend.time(lambda: results.append(backend.ops.relu(made[0])))
     assert isinstance(results[0], kind)
+
+
+def test_quick_benchmark(
+    device: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_quickbench, "MATMUL_SIZES", (16,))
+    monkeypatch.setattr(_quickbench, "_torch", lambda: None)  # its import takes seconds
+    _quickbench.print_benchmarks(0.001)
+    out = capsys.readouterr().out
+    assert ("on " + device in out) == (device != "cpu")
+    peer = "cupy" if device.startswith("cuda") else "numpy"
+    assert re.search(r"^matmul 16 x 16 x 16 +tilefuse +[0-9.]+ us +[0-9.]+ GFLOP/s$", out, re.MULTILINE)
+    assert re.search(rf"^ +{peer} +[0-9.]+ us +[0-9]+ steps/s +[0-9.]+ x as fast$", out, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from . import ops, reference
+from ._cuda_arrays import array_module
+from ._device import current
 from ._mnist_programs import PROGRAMS
 from ._runtime import get_num_threads
 from .layers import Input
 from .models import Sequential
+from .variables import copy_to
 
 Run = Callable[[], object]
 MATMUL_SIZES = (128, 512, 1024)
@@ -30,6 +33,8 @@ SETTLE = 0.03  # seconds, for the threads of the one before, which may spin for 
 def print_benchmarks(seconds: float = 0.3) -> None:
     """Time matmul and a training step with tilefuse, NumPy and, where installed, PyTorch, and print a table.
 
+    All of it takes place on the device in use; on a GPU with CuPy instead of NumPy.
+
     Parameters
     ----------
     seconds : float
@@ -37,9 +42,10 @@ def print_benchmarks(seconds: float = 0.3) -> None:
     """
     if not seconds > 0:
         raise ValueError(f"seconds must be more than 0, got {seconds}")
-    print(f"{'':<34}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>16}")
-    for title, operations, runs in _benchmarks():
-        times = _interleaved(runs, seconds)
+    device = current()
+    print(f"{'' if device == 'cpu' else f'on {device}':<34}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>16}")
+    for title, operations, runs in _benchmarks(device):
+        times = _interleaved(runs, seconds, _wait(device))
         for name, each in times.items():
             rate = f"{operations / each / 1e9:.1f} GFLOP/s" if operations else f"{1 / each:.0f} steps/s"
             ratio = "" if name == "tilefuse" else f"{each / times['tilefuse']:.2f} x as fast"
@@ -47,14 +53,21 @@ def print_benchmarks(seconds: float = 0.3) -> None:
             title = ""
 
 
-def _interleaved(runs: dict[str, Run], seconds: float, rounds: int = 7) -> dict[str, float]:
+def _wait(device: str) -> Run:
+    """Return what waits for all that was queued on the device; on a CPU nothing is."""
+    return array_module().cuda.Device().synchronize if device.startswith("cuda") else lambda: None
+
+
+def _interleaved(runs: dict[str, Run], seconds: float, wait: Run, rounds: int = 7) -> dict[str, float]:
     """Return the median time of each, in seconds, over rounds in which they take turns."""
     counts: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
         run()
+        wait()
         start = time.perf_counter()
         run()
+        wait()
         counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
     for _ in range(rounds):
         for name, run in runs.items():
@@ -62,54 +75,64 @@ def _interleaved(runs: dict[str, Run], seconds: float, rounds: int = 7) -> dict[
             start = time.perf_counter()
             for _ in range(counts[name]):
                 run()
+            wait()
             times[name].append((time.perf_counter() - start) / counts[name])
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def _benchmarks() -> Iterator[tuple[str, int, dict[str, Run]]]:
-    """Yield a title, the floating-point operations (0: not counted), and what to run, by name."""
+def _benchmarks(device: str) -> Iterator[tuple[str, int, dict[str, Run]]]:
+    """Yield a title, the floating-point operations (0: not counted), and what to run, by name.
+
+    All arrays lie where the functions that take them work.
+    """
+    on_gpu = device.startswith("cuda")
+    xp = array_module() if on_gpu else np
+    own: Callable[[np.ndarray], Any] = xp.asarray if on_gpu or device == "cpu" else partial(copy_to, device)
     torch = _torch()
+    if on_gpu and torch is not None and not torch.cuda.is_available():
+        torch = None
+    place = device if on_gpu else "cpu"
     rng = np.random.default_rng(0)
     for n in MATMUL_SIZES:
         a, b = rng.random((2, n, n), dtype=np.float32)
-        out = np.empty_like(a)
         runs: dict[str, Run] = {
-            "tilefuse": partial(ops.matmul, a, b, out=out),
-            "numpy": partial(np.matmul, a, b, out),
+            "tilefuse": partial(ops.matmul, own(a), own(b), out=own(np.empty_like(a))),
+            xp.__name__: partial(xp.matmul, *map(xp.asarray, (a, b, np.empty_like(a)))),
         }
         if torch is not None:
-            x, y, z = (torch.from_numpy(array) for array in (a, b, out))
+            x, y, z = (torch.from_numpy(array).to(place) for array in (a, b, np.empty_like(a)))
             runs["torch"] = partial(torch.matmul, x, y, out=z)
         yield f"matmul {n} x {n} x {n}", 2 * n**3, runs
     x, y = rng.random((BATCH, 784), dtype=np.float32), rng.integers(0, 10, BATCH).astype(np.int32)
-    runs = {"tilefuse": _tilefuse_step(x, y), "numpy": _numpy_step(x, y)}
+    runs = {"tilefuse": _tilefuse_step(device, x, y), xp.__name__: _numpy_step(xp, x, y)}
     if torch is not None:
-        runs["torch"] = _torch_step(torch, x, y)
+        runs["torch"] = _torch_step(torch, place, x, y)
     yield f"step of 784-64-64-10, batch {BATCH}", 0, runs
 
 
-def _tilefuse_step(x: np.ndarray, y: np.ndarray) -> Run:
+def _tilefuse_step(device: str, x: np.ndarray, y: np.ndarray) -> Run:
     program = PROGRAMS["mnist_softmax_mlp"]
     model = Sequential([Input(program.input_shape), *program.layers()])
     model.compile("adam", "sparse_categorical_crossentropy")
-    return lambda: model.train_on_batch(x, y)
+    return partial(model.program.train_step, copy_to(device, x), copy_to(device, y), learning_rate=1e-3)
 
 
-def _numpy_step(x: np.ndarray, y: np.ndarray) -> Run:
+def _numpy_step(xp: Any, x: np.ndarray, y: np.ndarray) -> Run:
+    x, y = xp.asarray(x), xp.asarray(y)
     rng = np.random.default_rng(0)
     shapes = [(784, 64), (64,), (64, 64), (64,), (64, 10), (10,)]
-    params = [rng.normal(0, 0.05, shape).astype(np.float32) for shape in shapes]
-    m, v = [np.zeros_like(w) for w in params], [np.zeros_like(w) for w in params]
-    rows, step = np.arange(len(x)), 0
+    params = [xp.asarray(rng.normal(0, 0.05, shape).astype(np.float32)) for shape in shapes]
+    m, v = [xp.zeros_like(w) for w in params], [xp.zeros_like(w) for w in params]
+    rows, step = xp.arange(len(x)), 0
 
     def run() -> None:
         nonlocal step
         step += 1
         w1, b1, w2, b2, w3, b3 = params
-        h1 = np.maximum(x @ w1 + b1, 0)
-        h2 = np.maximum(h1 @ w2 + b2, 0)
+        h1 = xp.maximum(x @ w1 + b1, 0)
+        h2 = xp.maximum(h1 @ w2 + b2, 0)
         z = h2 @ w3 + b3
-        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p = xp.exp(z - z.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         p[rows, y] -= 1
         d3 = p / len(x)
@@ -121,11 +144,13 @@ def _numpy_step(x: np.ndarray, y: np.ndarray) -> Run:
     return run
 
 
-def _torch_step(torch: Any, x: np.ndarray, y: np.ndarray) -> Run:
+def _torch_step(torch: Any, place: str, x: np.ndarray, y: np.ndarray) -> Run:
     nn = torch.nn
-    net = nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    net = nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).to(
+        place
+    )
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
-    inputs, labels = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+    inputs, labels = torch.from_numpy(x).to(place), torch.from_numpy(y.astype(np.int64)).to(place)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
