@@ -10,9 +10,9 @@ namespace activations {
 
 template <class T>
 __global__ void __launch_bounds__(threads_of_block)
-    forward(tilefuse_activation activation, double alpha, int64_t n, const T* x, T* y, bool packs) {
+    forward(tilefuse_activation activation, double alpha, int64_t n, const T* x, T* y, Layout layout) {
     constexpr int pack = pack_size<T>;
-    const Share share = share_of_block<T>(n, packs);
+    const Share share = share_of_block<T>(n, layout);
     Pack<T, pack> v = load<pack>(x, share);
     with_activation<T>(activation, alpha, [&](auto f) {
         TILEFUSE_UNROLL(4)
@@ -23,9 +23,9 @@ __global__ void __launch_bounds__(threads_of_block)
 
 template <class T>
 __global__ void __launch_bounds__(threads_of_block) backward(tilefuse_activation activation, double alpha, int64_t n,
-                                                             const T* dy, const T* at, T* dx, bool packs) {
+                                                             const T* dy, const T* at, T* dx, Layout layout) {
     constexpr int pack = pack_size<T>;
-    const Share share = share_of_block<T>(n, packs);
+    const Share share = share_of_block<T>(n, layout);
     Pack<T, pack> g = load<pack>(dy, share);
     const Pack<T, pack> v = load<pack>(at, share);
     with_activation<T>(activation, alpha, [&](auto f) {
@@ -42,9 +42,9 @@ void activation(const Context& context, const tilefuse_activation_args& args) {
     if (n == 0) return;
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        launch(TILEFUSE_KERNEL(activations::forward<T>), blocks_for<T>(n), threads_of_block, 0, context.stream,
-               args.activation, args.alpha, n, static_cast<const T*>(args.x), static_cast<T*>(args.y),
-               packs_fit({args.x, args.y}));
+        const Layout layout = layout_of<T>({args.y, args.x});
+        launch(TILEFUSE_KERNEL(activations::forward<T>), blocks_for<T>(n, layout), threads_of_block, 0, context.stream,
+               args.activation, args.alpha, n, static_cast<const T*>(args.x), static_cast<T*>(args.y), layout);
     });
 }
 size_t activation_workspace(const tilefuse_activation_args&) { return 0; }
@@ -54,9 +54,10 @@ void activation_backward(const Context& context, const tilefuse_activation_backw
     if (n == 0) return;
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        launch(TILEFUSE_KERNEL(activations::backward<T>), blocks_for<T>(n), threads_of_block, 0, context.stream,
+        const Layout layout = layout_of<T>({args.dx, args.dy, args.at});
+        launch(TILEFUSE_KERNEL(activations::backward<T>), blocks_for<T>(n, layout), threads_of_block, 0, context.stream,
                args.activation, args.alpha, n, static_cast<const T*>(args.dy), static_cast<const T*>(args.at),
-               static_cast<T*>(args.dx), packs_fit({args.dy, args.at, args.dx}));
+               static_cast<T*>(args.dx), layout);
     });
 }
 size_t activation_backward_workspace(const tilefuse_activation_backward_args&) { return 0; }

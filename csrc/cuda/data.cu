@@ -35,16 +35,12 @@ __global__ void __launch_bounds__(threads_of_block)
 // Sums are made of slices of so many elements.
 constexpr int64_t slice = 4096;
 
-int64_t slices_of(int64_t n) { return (n + slice - 1) / slice; }
+int64_t slices_of(int64_t n) { return quotient(n, slice); }
 
-// sums[i] = the sum over the i-th `length` elements: thread t adds up elements t, t + 256, ... of them in order, and
-// the threads' sums are added in a fixed tree. (Not by packs: the bits would depend on how x is aligned.)
+// sums[i] = the sum over the i-th `length` elements.
 __global__ void __launch_bounds__(threads_of_block) total(int64_t n, int64_t length, const double* x, double* sums) {
     const int64_t begin = static_cast<int64_t>(blockIdx.x) * length, end = n - begin < length ? n : begin + length;
-    double sum = 0;
-    TILEFUSE_UNROLL(8)
-    for (int64_t i = begin + threadIdx.x; i < end; i += threads_of_block) sum += x[i];
-    sum = reduce_block(sum, 0.0, Add{});
+    const double sum = sum_of_block(x, begin, end, [&](int64_t i) { return x[i]; });
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
@@ -58,8 +54,7 @@ void gather(const Context& context, const tilefuse_gather_args& args) {
     const auto by = [&](auto bytes, auto index) {
         using Index = decltype(index);
         const int64_t pieces_of_row = args.row_bytes / bytes(), pieces = args.rows * pieces_of_row;
-        const int64_t share = batches::pieces_of_thread * threads_of_block;
-        const dim3 grid(static_cast<unsigned>((pieces + share - 1) / share));
+        const dim3 grid(static_cast<unsigned>(quotient(pieces, batches::pieces_of_thread * threads_of_block)));
         launch(TILEFUSE_KERNEL(batches::gather<bytes(), Index>), grid, threads_of_block, 0, context.stream, args.order,
                static_cast<Index>(pieces), static_cast<Index>(pieces_of_row), static_cast<const uint8_t*>(args.src),
                static_cast<uint8_t*>(args.dst));

@@ -12,48 +12,43 @@ struct Multiply {
 };
 
 constexpr int words = 4;  // of a counter
+constexpr int counters_of_thread = 2;
+constexpr int bytes_of_block = threads_of_block * counters_of_thread * words;
 
-// A thread computes one counter, a warp the 128 bytes of two groups. A counter's elements lie 16 apart, so the lanes
-// exchange what they found, and each writes 4 neighbouring bytes; or, if `packs` is false, every 32nd byte.
+// A counter's elements lie 16 apart: they meet their neighbours in shared memory, and leave it in packs.
 __global__ void __launch_bounds__(threads_of_block)
-    make_mask(int64_t n, uint64_t seed, const uint64_t* step, uint32_t threshold, uint8_t* mask, bool packs) {
-    constexpr int bytes_of_warp = warp_size * words;
-    const int lane = static_cast<int>(threadIdx.x) % warp_size;
-    const int64_t thread = static_cast<int64_t>(blockIdx.x) * threads_of_block + threadIdx.x;
+    make_mask(int64_t n, uint64_t seed, const uint64_t* step, uint32_t threshold, uint8_t* mask) {
+    constexpr int pack = pack_size<uint8_t>;
+    using Bytes = Pack<uint8_t, pack>;
+    TILEFUSE_SHARED(Bytes[(bytes_of_block + sector_size<uint8_t>) / pack], tile);
     TILEFUSE_SHARED(uint64_t, step_of_block);
-    if (threadIdx.x == 0) step_of_block = *step;
+    const int thread = static_cast<int>(threadIdx.x);
+    if (thread == 0) step_of_block = *step;
     block_barrier();
-    const Words<uint64_t> random = dropout_words(static_cast<uint64_t>(thread), step_of_block, seed, Multiply{});
-    unsigned kept = 0;  // bit w: what word w says
-    TILEFUSE_UNROLL(4)
-    for (int w = 0; w < words; ++w) kept |= (static_cast<uint32_t>(random.w[w]) >= threshold ? 1u : 0u) << w;
-
-    const int64_t first = (thread - lane) * words;
-    packs = packs && n - first >= bytes_of_warp;
-    Pack<uint8_t, words> bytes;
-    TILEFUSE_UNROLL(4)
-    for (int i = 0; i < words; ++i) {
-        const int at = packs ? words * lane + i : lane + warp_size * i, in_group = at % dropout_group;
-        const unsigned theirs = shuffle(kept, at / dropout_group * dropout_lanes + in_group % dropout_lanes);
-        bytes.of[i] = static_cast<uint8_t>(theirs >> (in_group / dropout_lanes) & 1u);
-    }
-    if (packs) {
-        store_pack(mask + first + words * lane, bytes);
-    } else {
+    const int64_t first = static_cast<int64_t>(blockIdx.x) * bytes_of_block, left = n - first;
+    const int phase = phase_of(mask + first);
+    uint8_t* const bytes = tile[0].of + phase;
+    TILEFUSE_UNROLL(2)
+    for (int i = 0; i < counters_of_thread; ++i) {
+        const int counter = thread + i * threads_of_block;
+        const Words<uint64_t> random =
+            dropout_words(static_cast<uint64_t>(first / words + counter), step_of_block, seed, Multiply{});
+        const int at = counter / dropout_lanes * dropout_group + counter % dropout_lanes;
         TILEFUSE_UNROLL(4)
-        for (int i = 0; i < words; ++i) {
-            const int64_t at = first + lane + warp_size * i;
-            if (at < n) mask[at] = bytes.of[i];
-        }
+        for (int w = 0; w < words; ++w)
+            bytes[at + w * dropout_lanes] = static_cast<uint32_t>(random.w[w]) >= threshold ? 1 : 0;
     }
+    block_barrier();
+    const int count = left < bytes_of_block ? static_cast<int>(left) : bytes_of_block;
+    unstage(bytes, phase, count, mask + first, thread, threads_of_block);
 }
 
 // y = mask ? x * scale : 0
 template <class T>
 __global__ void __launch_bounds__(threads_of_block)
-    apply(int64_t n, const T* x, const uint8_t* mask, T scale, T* y, bool packs) {
+    apply(int64_t n, const T* x, const uint8_t* mask, T scale, T* y, Layout layout) {
     constexpr int pack = pack_size<T>;
-    const Share share = share_of_block<T>(n, packs);
+    const Share share = share_of_block<T>(n, layout);
     Pack<T, pack> v = load<pack>(x, share);
     const Pack<uint8_t, pack> kept = load<pack>(mask, share);
     TILEFUSE_UNROLL(4)
@@ -66,11 +61,8 @@ __global__ void __launch_bounds__(threads_of_block)
 void dropout_mask(const Context& context, const tilefuse_dropout_mask_args& args) {
     const int64_t n = args.rows * args.cols;
     if (n == 0) return;
-    const int64_t groups = (n + dropout_group - 1) / dropout_group;
-    const int64_t blocks = (groups * dropout_lanes + threads_of_block - 1) / threads_of_block;
-    launch(TILEFUSE_KERNEL(dropouts::make_mask), dim3(static_cast<unsigned>(blocks)), threads_of_block, 0,
-           context.stream, n, args.seed, args.step, dropout_threshold(args.rate), args.mask,
-           packs_fit({args.mask}, dropouts::words));
+    launch(TILEFUSE_KERNEL(dropouts::make_mask), dim3(static_cast<unsigned>(quotient(n, dropouts::bytes_of_block))),
+           threads_of_block, 0, context.stream, n, args.seed, args.step, dropout_threshold(args.rate), args.mask);
 }
 size_t dropout_mask_workspace(const tilefuse_dropout_mask_args&) { return 0; }
 
@@ -79,9 +71,10 @@ void dropout(const Context& context, const tilefuse_dropout_args& args) {
     if (n == 0) return;
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        launch(TILEFUSE_KERNEL(dropouts::apply<T>), blocks_for<T>(n), threads_of_block, 0, context.stream, n,
-               static_cast<const T*>(args.x), args.mask, static_cast<T>(args.scale), static_cast<T*>(args.y),
-               packs_fit({args.x, args.y}) && packs_fit({args.mask}, pack_size<T>));
+        Layout layout = layout_of<T>({args.y, args.x});
+        layout.packs = layout.packs && aligned_past(args.mask, layout.phase, pack_size<T>);
+        launch(TILEFUSE_KERNEL(dropouts::apply<T>), blocks_for<T>(n, layout), threads_of_block, 0, context.stream, n,
+               static_cast<const T*>(args.x), args.mask, static_cast<T>(args.scale), static_cast<T*>(args.y), layout);
     });
 }
 size_t dropout_workspace(const tilefuse_dropout_args&) { return 0; }

@@ -17,7 +17,7 @@ template <class T, class Columns> struct RowOfLoss {
     const T* labels;
     int label;       // of sparse labels
     T weight;
-    T* exponentials; // room for them, or null
+    T* exponentials; // room for them in shared memory, or null: they are computed again
     T* probabilities;
     T* dx;
 };
@@ -79,9 +79,10 @@ __device__ __forceinline__ T from_logits(const Team& team, const Row& row, T lar
     });
     const T total = row_sum(team, sum), target_sum = Target::adds_up_to_one ? T(1) : row_sum(team, targets);
     products = row_sum(team, products);
-    if (row.exponentials != nullptr) {
+    if (row.dx != nullptr || row.probabilities != nullptr) {
         each(team, row.cols, [&](auto j) {
-            const T p = row.exponentials[j] / total, gradient = (p * target_sum - target(j)) * scale;
+            const T e = row.exponentials != nullptr ? row.exponentials[j] : tilefuse::exp(row.x[j] - largest);
+            const T p = e / total, gradient = (p * target_sum - target(j)) * scale;
             if (row.probabilities != nullptr) row.probabilities[j] = p;
             if (row.dx != nullptr) row.dx[j] = gradient;
         });
@@ -298,7 +299,7 @@ __global__ void __launch_bounds__(threads_of_block, sizeof(T) == 4 ? 3 : 2)
         T* const dx = args.dx != nullptr ? static_cast<T*>(args.dx) + begin : nullptr;
         T* const probabilities = args.probabilities != nullptr ? static_cast<T*>(args.probabilities) + begin : nullptr;
         row = {args.cols, static_cast<const T*>(args.x) + begin, static_cast<const T*>(args.labels) + begin, label,
-               weight, probabilities != nullptr ? probabilities : dx, probabilities, dx};
+               weight, nullptr, probabilities, dx};
     }
     const Outcome outcome = outcome_of<T, labels>(args, block, row);
     if (plan.staged) {

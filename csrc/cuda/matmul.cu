@@ -200,14 +200,7 @@ private:
     }
 
     __device__ __forceinline__ void take_pack(int i, const T* from, int valid) {
-        Pack<T, pack> x = {};
-        if (valid >= pack) {
-            x = load_pack<pack>(from);
-        } else {
-            TILEFUSE_UNROLL(4)
-            for (int e = 0; e < pack; ++e)
-                if (e < valid) x.of[e] = from[e];
-        }
+        const Pack<T, pack> x = load_upto<pack>(from, valid, true);
         TILEFUSE_UNROLL(4)
         for (int e = 0; e < pack; ++e) held_[i * pack + e] = x.of[e];
     }
@@ -248,10 +241,10 @@ __device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, 
         });
     }
     if (e.mask != nullptr) {
+        const Pack<uint8_t, pack> kept = load_upto<pack>(e.mask + dense_at, count, f.packs);
         const T scale = static_cast<T>(e.mask_scale);
         TILEFUSE_UNROLL(4)
-        for (int i = 0; i < pack; ++i)
-            if (i < count) x.of[i] = e.mask[dense_at + i] != 0 ? x.of[i] * scale : T(0);
+        for (int i = 0; i < pack; ++i) x.of[i] = kept.of[i] != 0 ? x.of[i] * scale : T(0);
     }
     if (e.derivative_at != nullptr) {
         const Pack<T, pack> y = load_upto<pack>(static_cast<const T*>(e.derivative_at) + at, count, f.packs);
@@ -408,39 +401,82 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_parts(Prod
     finish(p.finish, step_memory.step(), total, offsets_of(p, product).c, row, column, p.n - column);
 }
 
-constexpr int sum_threads = 256;
+// ---- sums of columns ------------------------------------------------------------------------------------------------
 
-// y[slab, j] = sum of x[i, j] over the slab's rows; or, with a rule, the update by the sums of the only slab. A block
-// takes `width` columns, and a thread every (sum_threads / width)th row of one: neighbours read what lies side by side.
-template <class T>
-__global__ void __launch_bounds__(sum_threads)
-    sum_columns(const T* x, int64_t m, int64_t n, int64_t rows, int width, T* y, const tilefuse_optimizer* rule,
+// A block takes a frame of F rows by W columns at a time, F x W <= frame_size<slots>, from the first of its rows to the
+// last. Frames follow each other by whole sectors, so that each thread can have the same places in all of them, with
+// neighbouring places for a warp, which begin with a sector wherever rows do; and each place has the same column in all
+// frames, whose elements it adds up in order. In the end the block adds up the places of each column.
+template <int slots> constexpr int frame_size = threads_of_block * (slots > 1 ? slots - 1 : 1);  // 1 slot for the edges
+constexpr int frame_rows = threads_of_block / warp_size;  // where each warp has a row
+
+struct Frame {
+    int rows, width;
+    bool by_rows;  // each warp has one; else the rows lie end to end, and all threads go through them together
+};
+
+// y[slab, j] = sum of x[i, j] over the slab's rows; or, with a rule, the update by the sums of the only slab. With one
+// slot, rows are whole sectors, and the blocks' columns begin with one.
+template <class T, int slots>
+__global__ void __launch_bounds__(threads_of_block)
+    sum_columns(const T* x, int64_t m, int64_t n, int64_t rows, Frame frame, T* y, const tilefuse_optimizer* rule,
                 tilefuse_parameter parameter) {
-    TILEFUSE_SHARED(T[sum_threads], sums);
+    TILEFUSE_SHARED(T[frame_size<slots>], sums);
     TILEFUSE_SHARED(StepMemory<T>, step_memory);
-    const int thread = static_cast<int>(threadIdx.x), groups = sum_threads / width, group = thread / width;
-    const int64_t column = static_cast<int64_t>(blockIdx.x) * width + thread % width;
+    const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
     const int64_t first = blockIdx.y * rows, end = m - first < rows ? m : first + rows;
-    T sum = 0;
-    if (group < groups && column < n) {
-        TILEFUSE_UNROLL(4)
-        for (int64_t i = first + group; i < end; i += groups) sum += x[i * n + column];
+    const int64_t column = static_cast<int64_t>(blockIdx.x) * frame.width - (slots == 1 ? phase_of(x) : 0);
+    const int columns = n - column < frame.width ? static_cast<int>(n - column) : frame.width;
+    x += first * n;
+    const int64_t left = (end - first) * n, step = frame.rows * n;
+
+    // Of this thread: where its places begin in x and in `sums`, and the first and the distance of them.
+    const int64_t origin = frame.by_rows ? warp * n + column : 0;
+    T* const of_thread = sums + (frame.by_rows ? warp * frame.width : 0);
+    const int from = (frame.by_rows ? lane : thread) - (slots == 1 ? 0 : phase_of(x + origin));
+    const int distance = frame.by_rows ? warp_size : threads_of_block;
+    const int lowest = column < 0 ? static_cast<int>(-column) : 0;
+    const int room = frame.by_rows ? frame.width : frame.rows * frame.width, places = frame.by_rows ? columns : room;
+
+    T sum[slots] = {};
+    const auto add_frame = [&](int64_t at) {
+        TILEFUSE_UNROLL(32)
+        for (int s = 0; s < slots; ++s) {
+            const int place = from + s * distance;
+            if (place >= lowest && place < places && at + place < left) sum[s] += x[at + place];
+        }
+    };
+    if constexpr (slots == 1) {
+        TILEFUSE_UNROLL(8)
+        for (int64_t at = origin; at < left; at += step) add_frame(at);
+    } else {
+        TILEFUSE_UNROLL(1)
+        for (int64_t at = origin; at < left; at += step) add_frame(at);
     }
-    sums[thread] = sum;
+    TILEFUSE_UNROLL(32)
+    for (int s = 0; s < slots; ++s) {
+        const int place = from + s * distance;
+        if (place >= 0 && place < room) of_thread[place] = sum[s];
+    }
     if (thread == 0 && rule != nullptr) step_memory.make(*rule);
     block_barrier();
-    int count = groups;
+    int count = frame.rows;
+    TILEFUSE_UNROLL(1)
     while (count > 1) {
         const int half = (count + 1) / 2;
-        if (group + half < count) sums[thread] += sums[thread + half * width];
+        for (int i = thread; i < (count - half) * frame.width; i += threads_of_block)
+            sums[i] += sums[i + half * frame.width];
         block_barrier();
         count = half;
     }
-    if (group > 0 || column >= n) return;
-    if (rule != nullptr) {
-        update(*rule, *step_memory.step(), parameter, column, sums[thread]);
-    } else {
-        y[blockIdx.y * n + column] = sums[thread];
+    T* const to = (rule != nullptr ? static_cast<T*>(parameter.w) : y + blockIdx.y * n) + column;
+    for (int j = thread - phase_of(to); j < columns; j += threads_of_block) {
+        if (j < lowest) continue;
+        if (rule != nullptr) {
+            update(*rule, *step_memory.step(), parameter, column + j, sums[j]);
+        } else {
+            to[j] = sums[j];
+        }
     }
 }
 
@@ -456,8 +492,6 @@ using namespace products;
 // Of a large GPU. Results must not depend on the machine's number, and a smaller one has enough to do all the same.
 constexpr int64_t multiprocessors = 108;
 constexpr int64_t most_blocks = 0x7fffffff;  // of a launch
-
-int64_t quotient(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t products_of(const tilefuse_matmul_args& args) {
     int64_t products = 1;
@@ -485,7 +519,9 @@ template <class T> Finish<T> finish_of(const tilefuse_matmul_args& args) {
     const tilefuse_epilogue& e = args.epilogue;
     bool packs = whole_packs<T>(args.c_row_stride, args.batch_axes, args.c_batch_strides) &&
                  packs_fit({args.c, e.bias, e.preactivation, e.derivative_at});
-    if (e.rule != nullptr) packs = packs && args.n % pack_size<T> == 0 && parameter_aligned<T>(e.parameter);
+    const auto dense = [&](bool aligned) { return aligned && args.n % pack_size<T> == 0; };  // of contiguous [m, n]
+    if (e.rule != nullptr) packs = packs && dense(parameter_aligned<T>(e.parameter));
+    if (e.mask != nullptr) packs = packs && dense(packs_fit({e.mask}, pack_size<T>));
     return {static_cast<T>(args.beta), static_cast<T*>(args.c), args.n, args.c_row_stride, packs, e};
 }
 
@@ -571,37 +607,57 @@ template <class Tile> size_t workspace_by(const tilefuse_matmul_args& args) {
     return static_cast<size_t>(products_of(args) * cut.parts * args.m * columns_of_sums<T>(args.n)) * sizeof(T);
 }
 
-// How x is cut up: columns of a block, and rows of a slab.
+// How x is cut up: frames, and rows of a slab.
 struct Slabs {
-    int width;
+    Frame frame;
+    bool narrow;  // frames of one slot
     int64_t across, count, rows;
 };
 
-Slabs slabs_of(const tilefuse_column_sum_args& args) {
+constexpr int wide_slots = 17;
+
+template <class T> Slabs slabs_of(const tilefuse_column_sum_args& args) {
+    constexpr int64_t sector = sector_size<T>, wide = frame_size<wide_slots>;
     Slabs s = {};
-    s.width = static_cast<int>(std::min<int64_t>(args.n, warp_size));
-    s.across = quotient(args.n, s.width);
-    // Rows enough for every thread of a block to add up 16, until there are two blocks a multiprocessor.
-    const int64_t least = 16 * (sum_threads / s.width);
+    // A slab has rows enough for every thread to add up 16, or for the slabs' sums to be a small part of what is read.
+    int64_t least = 16 * frame_rows;
+    if (args.n % sector == 0 && args.n >= warp_size) {
+        s.narrow = true;
+        s.frame = {frame_rows, warp_size, true};
+    } else if (args.n > wide / frame_rows) {
+        const int64_t across = quotient(args.n, wide / frame_rows);
+        s.frame = {frame_rows, static_cast<int>(quotient(args.n, across)), true};
+    } else {
+        const int64_t rows = std::clamp(quotient(args.m, sector), int64_t{1}, wide / args.n / sector) * sector;
+        s.frame = {static_cast<int>(rows), static_cast<int>(args.n), false};
+        least = quotient(96, rows) * rows;
+    }
+    s.across = quotient(args.n, s.frame.width);
+    // As many slabs as give two blocks a multiprocessor, of whole frames.
     const int64_t most = std::max<int64_t>(1, 2 * multiprocessors / s.across);
     s.count = std::max<int64_t>(1, std::min(most, args.m / least));
-    s.rows = quotient(args.m, s.count);
+    s.rows = quotient(quotient(args.m, s.count), s.frame.rows) * s.frame.rows;
     s.count = s.rows > 0 ? quotient(args.m, s.rows) : 1;
     return s;
 }
 
 template <class T> void column_sum_of(const Context& context, const tilefuse_column_sum_args& args) {
     if (args.n == 0) return;
-    const Slabs s = slabs_of(args);
-    const auto sum = [&](const void* x, int64_t m, int64_t rows, int64_t count, void* y,
-                         const tilefuse_optimizer* rule) {
-        launch(TILEFUSE_KERNEL(sum_columns<T>), dim3(static_cast<unsigned>(s.across), static_cast<unsigned>(count)),
-               dim3(sum_threads), 0, context.stream, static_cast<const T*>(x), m, args.n, rows, s.width,
-               static_cast<T*>(y), rule, args.parameter);
+    const Slabs s = slabs_of<T>(args);
+    const auto sum_by = [&](auto kernel, const void* from, int64_t m, int64_t rows, int64_t count, void* y,
+                            const tilefuse_optimizer* rule) {
+        const T* x = static_cast<const T*>(from);
+        const int64_t across = s.narrow ? quotient(args.n + phase_of(x), s.frame.width) : s.across;
+        launch(kernel, dim3(static_cast<unsigned>(across), static_cast<unsigned>(count)), dim3(threads_of_block), 0,
+               context.stream, x, m, args.n, rows, s.frame, static_cast<T*>(y), rule, args.parameter);
+    };
+    const auto sum = [&](auto... arguments) {
+        if (s.narrow) return sum_by(TILEFUSE_KERNEL(sum_columns<T, 1>), arguments...);
+        sum_by(TILEFUSE_KERNEL(sum_columns<T, wide_slots>), arguments...);
     };
     if (s.count == 1) return sum(args.x, args.m, args.m, 1, args.y, args.rule);
     sum(args.x, args.m, s.rows, s.count, context.workspace, nullptr);
-    sum(context.workspace, s.count, s.count, 1, args.y, args.rule);
+    sum(static_cast<const void*>(context.workspace), s.count, s.count, 1, args.y, args.rule);
 }
 
 }  // namespace
@@ -627,9 +683,13 @@ void column_sum(const Context& context, const tilefuse_column_sum_args& args) {
 
 size_t column_sum_workspace(const tilefuse_column_sum_args& args) {
     if (args.n == 0) return 0;
-    const Slabs s = slabs_of(args);
-    const size_t size = args.dtype == TILEFUSE_FLOAT32 ? sizeof(float) : sizeof(double);
-    return s.count > 1 ? static_cast<size_t>(s.count * args.n) * size : 0;
+    size_t bytes = 0;
+    by_dtype(args.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const Slabs s = slabs_of<T>(args);
+        if (s.count > 1) bytes = static_cast<size_t>(s.count * args.n) * sizeof(T);
+    });
+    return bytes;
 }
 
 }  // namespace tilefuse::cuda

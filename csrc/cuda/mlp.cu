@@ -539,13 +539,13 @@ using namespace networks;
 
 constexpr int64_t most_blocks = 256;  // whose parts of the gradients are worth their room and the time to add them
 
-int64_t tiles_of(const tilefuse_mlp_args& args) { return (args.batch + tile_rows - 1) / tile_rows; }
+int64_t tiles_of(const tilefuse_mlp_args& args) { return quotient(args.batch, tile_rows); }
 // Backward; an empty batch has gradients too.
 int64_t tiles_of_block(const tilefuse_mlp_args& args) {
-    return std::max<int64_t>(1, (tiles_of(args) + most_blocks - 1) / most_blocks);
+    return std::max<int64_t>(1, quotient(tiles_of(args), most_blocks));
 }
 int64_t blocks_of(const tilefuse_mlp_args& args) {
-    return std::max<int64_t>(1, (tiles_of(args) + tiles_of_block(args) - 1) / tiles_of_block(args));
+    return std::max<int64_t>(1, quotient(tiles_of(args), tiles_of_block(args)));
 }
 
 Network network_of(const tilefuse_mlp_args& args) {
@@ -576,7 +576,7 @@ Gradients gradients_of(const tilefuse_mlp_args& args) {
         g.to[g.count] = to;
         g.size[g.count] = size;
         g.begin[g.count++] = g.stride;
-        g.stride += (size + warp_size - 1) / warp_size * warp_size;  // whole sectors for every array
+        g.stride += quotient(size, warp_size) * warp_size;  // whole sectors for every array
     };
     int64_t inputs = args.inputs;
     for (int l = 0; l < args.layers; ++l) {
@@ -635,9 +635,8 @@ void run_backward(const Context& context, const tilefuse_mlp_args& args) {
         case TILEFUSE_MLP_FLOAT16: run(TILEFUSE_KERNEL(backward<Mma<Rounded<Float16>>>)); break;
     }
     if (g.blocks > 1 && g.stride > 0) {
-        const int64_t grid_size = (g.stride + threads - 1) / threads;
-        launch(TILEFUSE_KERNEL(add_gradients), dim3(static_cast<unsigned>(grid_size)), dim3(threads), 0,
-               context.stream, g);
+        launch(TILEFUSE_KERNEL(add_gradients), dim3(static_cast<unsigned>(quotient(g.stride, threads))), dim3(threads),
+               0, context.stream, g);
     }
 }
 

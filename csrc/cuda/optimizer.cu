@@ -23,11 +23,12 @@ static_assert(sizeof(Tensors) + 64 <= 4096);
 
 struct Slice {
     int tensor;
-    int64_t number, begin, end;  // which one of its tensor's, and its elements
+    int64_t number, begin, end;  // which one of its tensor's, and its elements: those that are not below 0
 };
 
-// Slices are numbered through all tensors of a launch.
-__device__ __forceinline__ Slice slice_of(const Tensors& tensors, int64_t number, int64_t length) {
+// Slices are numbered through all tensors of a launch. phase_of(tensor): elements that its first one lacks.
+template <class PhaseOf>
+__device__ __forceinline__ Slice slice_of(const Tensors& tensors, int64_t number, int64_t length, PhaseOf phase_of) {
     int tensor = 0, last = tensors.count - 1;
     while (tensor < last) {
         const int middle = (tensor + last) / 2;
@@ -37,13 +38,14 @@ __device__ __forceinline__ Slice slice_of(const Tensors& tensors, int64_t number
             tensor = middle + 1;
         }
     }
-    const int64_t of_tensor = number - (tensor > 0 ? tensors.past[tensor - 1] : 0), n = tensors.parameters[tensor].n;
-    const int64_t begin = of_tensor * length;
-    return {tensor, of_tensor, begin, n - begin < length ? n : begin + length};
+    const tilefuse_parameter& p = tensors.parameters[tensor];
+    const int64_t of_tensor = number - (tensor > 0 ? tensors.past[tensor - 1] : 0);
+    const int64_t begin = of_tensor * length - phase_of(p);
+    return {tensor, of_tensor, begin, p.n - begin < length ? p.n : begin + length};
 }
 
-// Calls body(tensors, slices, first tensor, first slice) for every launch's worth of tensors; slices_of(n) are those of
-// n elements.
+// Calls body(tensors, slices, first tensor, first slice) for every launch's worth of tensors; slices_of(parameter) are
+// those of one.
 template <class SlicesOf, class Body>
 void for_launches(const tilefuse_parameter* parameters, int64_t count, SlicesOf slices_of, Body body) {
     int64_t first_slice = 0;
@@ -53,7 +55,7 @@ void for_launches(const tilefuse_parameter* parameters, int64_t count, SlicesOf 
         int64_t slices = 0;
         for (int i = 0; i < tensors.count; ++i) {
             tensors.parameters[i] = parameters[first + i];
-            slices += slices_of(parameters[first + i].n);
+            slices += slices_of(parameters[first + i]);
             tensors.past[i] = slices;
         }
         if (slices > 0) body(tensors, slices, first, first_slice);
@@ -65,6 +67,11 @@ void for_launches(const tilefuse_parameter* parameters, int64_t count, SlicesOf 
 
 template <class T> constexpr int64_t update_length = threads_of_block * pack_size<T>;  // a pack for each thread
 
+// Where a tensor's slices are cut: at the beginnings of its weights' sectors.
+template <class T> __host__ __device__ int phase_of_weights(const tilefuse_parameter& p) {
+    return phase_of(static_cast<const T*>(p.w));
+}
+
 // A block updates `length` elements of a tensor, a multiple of update_length.
 template <class T>
 __global__ void __launch_bounds__(threads_of_block)
@@ -73,9 +80,12 @@ __global__ void __launch_bounds__(threads_of_block)
     TILEFUSE_SHARED(tilefuse_optimizer, rule_of_block);
     TILEFUSE_SHARED(StepMemory<T>, memory);
     TILEFUSE_SHARED(T, scale);
-    const Slice slice = slice_of(tensors, blockIdx.x, length);
+    const Slice slice =
+        slice_of(tensors, blockIdx.x, length, [](const tilefuse_parameter& p) { return phase_of_weights<T>(p); });
     const tilefuse_parameter& p = tensors.parameters[slice.tensor];
-    const auto aligned = [](const void* a) { return reinterpret_cast<uintptr_t>(a) % 16 == 0; };
+    const auto aligned = [phase = phase_of_weights<T>(p)](const void* a) {
+        return aligned_past(static_cast<const T*>(a), phase, 16);
+    };
     const bool packs =
         aligned(p.w) && aligned(p.dw) && aligned(p.slots[0]) && aligned(p.slots[1]) && aligned(p.slots[2]);
     const T* const dw = static_cast<const T*>(p.dw);
@@ -116,7 +126,7 @@ template <class T> int64_t length_of_block(const tilefuse_optimizer_args& args) 
 constexpr int64_t sum_length = 4096;
 
 // At least one, which then is empty: so that every tensor has a sum.
-int64_t sums_of(int64_t n) { return std::max<int64_t>(1, (n + sum_length - 1) / sum_length); }
+int64_t sums_of(int64_t n) { return std::max<int64_t>(1, quotient(n, sum_length)); }
 
 int64_t sums_of(const tilefuse_parameter* parameters, int64_t count) {
     int64_t sums = 0;
@@ -128,28 +138,25 @@ int64_t sums_of(const tilefuse_parameter* parameters, int64_t count) {
 enum class Term { square_of_gradient, penalty };
 
 // sums[first_slice + i] = the sum over slice i; and past[first_tensor + i] = the number of the slice past tensor i's,
-// unless null. Elements are shared out one by one: by packs the bits would depend on how tensors are aligned.
+// unless null.
 template <class T, Term term>
 __global__ void __launch_bounds__(threads_of_block)
     sum_slices(Tensors tensors, int64_t first_tensor, int64_t first_slice, double* sums, int64_t* past) {
-    const Slice slice = slice_of(tensors, blockIdx.x, sum_length);
+    const Slice slice = slice_of(tensors, blockIdx.x, sum_length, [](const tilefuse_parameter&) { return 0; });
     const tilefuse_parameter& p = tensors.parameters[slice.tensor];
     const T* const w = static_cast<const T*>(p.w);
     const T* const dw = static_cast<const T*>(p.dw);
     const bool penalties = p.l1 != 0 || p.l2 != 0;
-    double sum = 0;
-    TILEFUSE_UNROLL(8)
-    for (int64_t i = slice.begin + threadIdx.x; i < slice.end; i += threads_of_block) {
+    const double sum = sum_of_block(term == Term::penalty ? w : dw, slice.begin, slice.end, [&](int64_t i) {
         if constexpr (term == Term::square_of_gradient) {
             const T given = dw[i];
             const double g = penalties ? penalised(given, w[i], static_cast<T>(p.l1), static_cast<T>(p.l2)) : given;
-            sum += g * g;
+            return g * g;
         } else {
             const double x = w[i];
-            sum += p.l1 * (x < 0 ? -x : x) + p.l2 * (x * x);
+            return p.l1 * (x < 0 ? -x : x) + p.l2 * (x * x);
         }
-    }
-    sum = reduce_block(sum, 0.0, Add{});
+    });
     if (threadIdx.x != 0) return;
     sums[first_slice + blockIdx.x] = sum;
     if (past != nullptr && slice.number == 0) {
@@ -163,7 +170,7 @@ void queue_sums(const Context& context, tilefuse_dtype dtype, const tilefuse_par
     by_dtype(dtype, [&](auto zero) {
         using T = decltype(zero);
         for_launches(
-            parameters, count, [](int64_t n) { return sums_of(n); },
+            parameters, count, [](const tilefuse_parameter& p) { return sums_of(p.n); },
             [&](const Tensors& tensors, int64_t slices, int64_t first_tensor, int64_t first_slice) {
                 launch(TILEFUSE_KERNEL(sum_slices<T, term>), dim3(static_cast<unsigned>(slices)), threads_of_block, 0,
                        context.stream, tensors, first_tensor, first_slice, sums, past);
@@ -178,9 +185,8 @@ __global__ void __launch_bounds__(threads_of_block)
                   double* norms) {
     const int64_t tensor = blockIdx.x, begin = global || tensor == 0 ? 0 : past[tensor - 1];
     const int64_t end = past[global ? count - 1 : tensor];
-    double squares = 0;
-    for (int64_t i = begin + threadIdx.x; i < end; i += threads_of_block) squares += sums[i];
-    const double norm = tilefuse::sqrt(reduce_block(squares, 0.0, Add{})), scale = norm <= limit ? 1 : limit / norm;
+    const double squares = sum_of_block(sums, begin, end, [&](int64_t i) { return sums[i]; });
+    const double norm = tilefuse::sqrt(squares), scale = norm <= limit ? 1 : limit / norm;
     const int64_t first = global ? 0 : tensor, last = global ? count : tensor + 1;
     for (int64_t i = first + threadIdx.x; i < last; i += threads_of_block) {
         scales[i] = scale;
@@ -198,7 +204,8 @@ void optimizer(const Context& context, const tilefuse_optimizer_args& args) {
         using T = decltype(zero);
         const int64_t length = length_of_block<T>(args);
         for_launches(
-            args.parameters, args.count, [&](int64_t n) { return (n + length - 1) / length; },
+            args.parameters, args.count,
+            [&](const tilefuse_parameter& p) { return p.n > 0 ? quotient(p.n + phase_of_weights<T>(p), length) : 0; },
             [&](const Tensors& tensors, int64_t slices, int64_t, int64_t) {
                 launch(TILEFUSE_KERNEL(update_all<T>), dim3(static_cast<unsigned>(slices)), threads_of_block, 0,
                        context.stream, tensors, args.rule, length);

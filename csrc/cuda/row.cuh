@@ -3,7 +3,8 @@
 // - some rows at a time belong to a warp, each to as many lanes as the largest power of two that divides its length (at
 //   most all of them): then lanes side by side in a row, in rows side by side, never meet in a bank;
 // - or, where those are too few for their elements, one row to all lanes of a warp;
-// - or a row belongs to a block; and if it does not fit into shared memory, it is read anew in each pass.
+// - or a row belongs to a block; and if it does not fit into shared memory, it is read anew in each pass, and written
+//   in the last one only.
 // What a row's sum adds up first depends on its length alone.
 #pragma once
 
@@ -17,8 +18,6 @@ namespace tilefuse::cuda {
 
 constexpr int row_warps = 4;  // of a block of which each warp has rows of its own
 
-template <class T> constexpr int sector_size = 32 / sizeof(T);  // what global memory moves at least
-
 struct RowPlan {
     int lanes;   // of a row; 0: all threads of a block
     int passes;  // of a warp over its rows: warp_size / lanes of them at a time
@@ -27,13 +26,21 @@ struct RowPlan {
     int tiles;   // arrays
 };
 
+// The most shared memory that a block may have on this machine.
+inline int64_t most_shared_bytes() {
+    int device = 0, bytes = 0;
+    check(cudaGetDevice(&device), "the device in use");
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "its shared memory");
+    return bytes;
+}
+
 template <class T> RowPlan plan_rows(int64_t cols, int tiles) {
     // Shared memory for 8 warps on a multiprocessor that has only 64 KB (Turing), and for 32 on one with 228 (Hopper);
-    // and what a block gets without asking for more, less what reductions take.
-    constexpr int64_t bytes_of_warp = 6 * 1024, bytes_of_block = 47 * 1024;
+    // for a block what it gets without asking for more, or all that there is. 1 KB of it is for reductions.
+    constexpr int64_t bytes_of_warp = 6 * 1024, bytes_of_block = 48 * 1024;
     constexpr int most_passes = 8;
-    const int64_t for_warp = bytes_of_warp / tiles / static_cast<int64_t>(sizeof(T)) - sector_size<T>;
-    const int64_t for_block = bytes_of_block / tiles / static_cast<int64_t>(sizeof(T)) - sector_size<T>;
+    const auto room = [&](int64_t bytes) { return bytes / tiles / static_cast<int64_t>(sizeof(T)) - sector_size<T>; };
+    const int64_t for_warp = room(bytes_of_warp);
     // In its tile an array begins as far after a sector's beginning as in global memory.
     const auto tile_of = [](int64_t elements) {
         return static_cast<int>((elements + 2 * sector_size<T> - 2) / sector_size<T> * sector_size<T>);
@@ -47,7 +54,9 @@ template <class T> RowPlan plan_rows(int64_t cols, int tiles) {
             std::min<int64_t>(std::min(lanes, most_passes), at_once > 0 ? for_warp / at_once : 1));
         return {lanes, passes, true, tile_of(passes * at_once), tiles};
     }
-    if (cols <= for_block) return {0, 1, true, tile_of(cols), tiles};
+    if (cols <= room(bytes_of_block - 1024) || cols <= room(most_shared_bytes() - 1024)) {
+        return {0, 1, true, tile_of(cols), tiles};
+    }
     return {0, 1, false, 0, 0};
 }
 
@@ -58,7 +67,7 @@ template <class T> size_t shared_bytes(const RowPlan& plan) {
 
 inline dim3 row_grid(const RowPlan& plan, int64_t rows) {
     const int64_t of_block = plan.lanes > 0 ? row_warps * plan.passes * (warp_size / plan.lanes) : 1;
-    return dim3(static_cast<unsigned>((rows + of_block - 1) / of_block));
+    return dim3(static_cast<unsigned>(quotient(rows, of_block)));
 }
 
 // ---- a row's threads -----------------------------------------------------------------------------------------------
@@ -109,46 +118,6 @@ __device__ __forceinline__ int64_t find(const Team& team, const T* x, typename T
         if (x[j] == value && j < found) found = j;
     });
     return team.reduce(found, static_cast<Number>(cols), Smallest{});
-}
-
-// ---- copies --------------------------------------------------------------------------------------------------------
-
-// How many elements after the beginning of a sector p lies.
-template <class T> __device__ __forceinline__ int phase_of(const T* p) {
-    return static_cast<int>(reinterpret_cast<uintptr_t>(p) / sizeof(T) % sector_size<T>);
-}
-
-// Calls one(i) and pack(i) so that together they cover elements [phase, end) of a tile, for all of `threads` threads, not
-// fewer than a sector has elements. Whole sectors go by packs, what is left at either end element by element.
-template <class T, class One, class Whole>
-__device__ __forceinline__ void cover(int phase, int end, int thread, int threads, One one, Whole pack) {
-    constexpr int sector = sector_size<T>;
-    const int first = min((phase + sector - 1) / sector * sector, end), last = max(first, end / sector * sector);
-    if (phase + thread < first) one(phase + thread);
-    for (int i = first + pack_size<T> * thread; i < last; i += pack_size<T> * threads) pack(i);
-    if (last + thread < end) one(last + thread);
-}
-
-// Copies `count` elements to tile + phase_of(from), and returns that.
-template <class T>
-__device__ __forceinline__ T* stage(const T* from, int count, T* tile, int thread, int threads) {
-    const int phase = phase_of(from);
-    cover<T>(
-        phase, phase + count, thread, threads, [&](int i) { tile[i] = from[i - phase]; },
-        [&](int i) { store_pack(tile + i, load_pack<pack_size<T>>(from + (i - phase))); });
-    return tile + phase;
-}
-
-// The way back, from tile + phase.
-template <class T>
-__device__ __forceinline__ void unstage(const T* from, int phase, int count, T* to, int thread, int threads) {
-    if ((phase_of(to) - phase) % pack_size<T> != 0) {
-        for (int i = thread; i < count; i += threads) to[i] = from[i];
-        return;
-    }
-    cover<T>(
-        phase, phase + count, thread, threads, [&](int i) { to[i - phase] = from[i - phase]; },
-        [&](int i) { store_pack(to + (i - phase), load_pack<pack_size<T>>(from + (i - phase))); });
 }
 
 // ---- a warp's rows -------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@
 namespace tilefuse::cuda {
 namespace softmaxes {
 
-// y may be x.
-template <class Team, class T>
+// y may be x. Where it is in shared memory it keeps the exponentials between; else they are computed again, since that
+// takes no more than reading x once more.
+template <bool Shared, class Team, class T>
 __device__ __forceinline__ void softmax_row(const Team& team, bool log, const T* x, T* y, typename Team::Index cols) {
     const T largest = row_max(team, x, cols);
     T sum = 0;
@@ -20,11 +21,14 @@ __device__ __forceinline__ void softmax_row(const Team& team, bool log, const T*
     } else {
         each(team, cols, [&](auto j) {
             const T e = tilefuse::exp(x[j] - largest);
-            y[j] = e;
+            if constexpr (Shared) y[j] = e;
             sum += e;
         });
         const T total = row_sum(team, sum);
-        each(team, cols, [&](auto j) { y[j] /= total; });
+        each(team, cols, [&](auto j) {
+            const T e = Shared ? y[j] : tilefuse::exp(x[j] - largest);
+            y[j] = e / total;
+        });
     }
 }
 
@@ -49,7 +53,7 @@ __global__ void __launch_bounds__(row_warps * warp_size, 6)
     warp_barrier();
     for (int pass = 0; pass < warp.passes; ++pass) {
         T* const row = staged + warp.row(pass) * length;
-        softmax_row(warp.team, log, row, row, warp.row(pass) < warp.count ? length : 0);
+        softmax_row<true>(warp.team, log, row, row, warp.row(pass) < warp.count ? length : 0);
     }
     warp_barrier();
     unstage(staged, phase_of(x + begin), elements, y + begin, warp.lane, warp_size);
@@ -61,11 +65,11 @@ __global__ void __launch_bounds__(threads_of_block, 4)
     const BlockOfRow block;
     x += blockIdx.x * cols;
     y += blockIdx.x * cols;
-    if (!staged) return softmax_row(block, log, x, y, cols);
+    if (!staged) return softmax_row<false>(block, log, x, y, cols);
     const int length = static_cast<int>(cols);
     T* const row = stage(x, length, dynamic_shared<T>(), block.member, block.members);
     block_barrier();
-    softmax_row(block, log, row, row, cols);
+    softmax_row<true>(block, log, row, row, cols);
     block_barrier();
     unstage(row, phase_of(x), length, y, block.member, block.members);
 }
