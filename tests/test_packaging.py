@@ -6,15 +6,19 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tilefuse
 from tilefuse import _core
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("python/tilefuse/**/*.md")]
 
 
@@ -63,12 +67,20 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), target
 
 
-def test_python_in_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_in_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_num_threads: Callable[[int], None]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for code in blocks((ROOT / "README.md").read_text(), "python"):
-        exec(compile(code, "README.md", "exec"), {})
+    names: dict[str, Any] = {}
+    for code in blocks(README, "python"):
+        exec(compile(code, "README.md", "exec"), names)
     assert Path("curves.png").exists()
-    assert tilefuse.load_model("digits.safetensors").count_params() == 101_770
+    model = tilefuse.load_model("digits.safetensors")
+    assert model.count_params() == 101_770
+    set_num_threads(2)
+    model.fit(np.zeros((32, 28, 28)), np.zeros(32), verbose=0)
+    (printed,) = (text for text in blocks(README, "text") if text.startswith("Program:"))
+    assert str(model.program) == printed
 
 
 def test_extras_in_documents_exist() -> None:
@@ -80,7 +92,7 @@ def test_extras_in_documents_exist() -> None:
 
 def test_commands_in_readme_are_there() -> None:
     """Each script that is named exists, and each tilefuse command has its options."""
-    text = "\n".join(blocks((ROOT / "README.md").read_text(), "sh"))
+    text = "\n".join(blocks(README, "sh"))
     for script in re.findall(r"python (benchmarks/\S+)", text):
         assert (ROOT / script).is_file()
     for command, rest in re.findall(r"^tilefuse (\w+)(.*)$", text, re.MULTILINE):

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "cpu/kernels.h"
+#include "cpu/team_size.h"
 #include "program/backend.h"
 
 namespace tilefuse::backend {
@@ -20,6 +21,7 @@ public:
             cost_.scratch = std::max(cost_.scratch, cost.scratch);
             cost_.shared = std::max(cost_.shared, cost.shared);
         }
+        size_ = TeamSize(std::min(threads_, threads_for(cost_.work)));
     }
 
     Plan& plan() { return plan_; }
@@ -27,22 +29,28 @@ public:
     void run() {
         const Kernels& table = kernels();
         const auto& stages = plan_.stages;
-        const int members = std::min(threads_, threads_for(cost_.work));
         const auto run_stage = [&](Team& team, const Stage& stage) {
             if (stage.enabled) std::visit([&](const auto& args) { table.of(args).run(team, args); }, stage.args);
         };
         if (!profiling_) {
-            run_team(members, cost_, [&](Team& team) {
+            const auto run = [&](Team& team) {
                 for (const Stage& stage : stages) {
                     if (stage.barrier) team.barrier();
                     run_stage(team, stage);
                 }
-            });
+            };
+            if (size_.constant()) {
+                run_team(size_.now(), cost_, run);
+                return;
+            }
+            const auto start = std::chrono::steady_clock::now();
+            run_team(size_.now(), cost_, run);
+            size_.took(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
             return;
         }
         spans_.resize(stages.size() * static_cast<size_t>(threads_));
         ++timed_steps_;
-        run_team(members, cost_, [&](Team& team) {
+        run_team(size_.most(), cost_, [&](Team& team) {
             Span* span = spans_.data() + stages.size() * static_cast<size_t>(team.rank);
             auto before = std::chrono::steady_clock::now();
             const auto add_to = [&](double& total) {
@@ -92,6 +100,7 @@ private:
     Plan& plan_;
     const int threads_;
     Cost cost_;
+    TeamSize size_{1};
     bool profiling_ = false;
     std::vector<Span> spans_;  // [member, stage], where profiling
     int64_t timed_steps_ = 0;

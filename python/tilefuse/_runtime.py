@@ -33,9 +33,9 @@ class _Settings:
 
 
 def set_num_threads(n: int) -> None:
-    """Use `n` threads for every kernel from now on.
+    """Use `n` threads for every kernel, and at most `n` for a model's steps, from now on.
 
-    The results' bits do not depend on it.
+    Steps that are faster with fewer take fewer. The results' bits do not depend on it.
 
     Parameters
     ----------
