@@ -17,9 +17,9 @@
 set -uo pipefail
 here=$PWD
 
-# What the sanitizers run, under which each launch takes many times longer: tests with which every kernel meets its
-# sizes, layouts and edges of tiles. They make 3 of 10 launches of tests/ops and test_program.py; the others sweep over
-# more values and shapes, or compare runs, and the executor's checked build does them on any machine.
+# What the sanitizers run, under which each launch takes many times longer: tests that launch every kernel, at its sizes,
+# layouts and edges of tiles. They make 3 of 10 launches of tests/ops and test_program.py; the others sweep over more
+# values and shapes, or compare runs, and the executor's checked build does them on any machine.
 sanitized="sizes or layouts or leading_axes or broadcast or deep or large or test_step or clipping or nothing_else"
 sanitized+=" or one_kernel or rounded or updates_equal or epoch_is_its_steps or predict_and_evaluate"
 
