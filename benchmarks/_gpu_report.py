@@ -41,6 +41,7 @@ def result_of(folder: Path) -> dict[str, Any]:
         },
         "processor": processor(),
         "nvcc": facts.get("nvcc", [""])[0] or "from PyPI",
+        "tf32": "off in CuPy and PyTorch",
         "packages": facts.get("package", []),
         "info": read(folder / "info.log").splitlines(),
         "asked": facts.get("only", [""])[0].split(","),
@@ -110,7 +111,7 @@ def sanitizer_outcome(log: str) -> dict[str, Any]:
 
 
 def kernels(measured: dict[str, Any] | None) -> list[dict[str, Any]] | None:
-    """For each benchmark both medians in microseconds, and how many times faster tilefuse is."""
+    """For each benchmark the median of a whole call, with tilefuse and the reference on CuPy; their ratio."""
     if measured is None:
         return None
     found: dict[str, dict[str, Any]] = {}

@@ -67,7 +67,7 @@ driver=$(query driver_version)
 work=$(mktemp -d)
 sampler=""
 finish() {
-    [ -z "$sampler" ] || kill "$sampler"
+    [ -z "$sampler" ] || kill "$sampler" 2>/dev/null
     rm -rf "$work"
 }
 trap finish EXIT
@@ -119,7 +119,7 @@ measured() {
     while query "$state"; do sleep 5; done >"$work/$1.state" 2>/dev/null &
     sampler=$!
     step "$@"
-    kill "$sampler"
+    kill "$sampler" 2>/dev/null
     sampler=""
 }
 
@@ -176,6 +176,7 @@ for tool in memcheck racecheck initcheck synccheck; do
 done
 
 # --- benchmarks ------------------------------------------------------------------------------------------------------
+export CUPY_TF32=0 # as train_step.py sets PyTorch: tilefuse's float32 products are as exact as float32's
 if asked kernels; then
     if "$python" -c "import cupy" 2>/dev/null; then
         measured kernels "${pytest[@]}" benchmarks --benchmark-json "$work/kernels.json"

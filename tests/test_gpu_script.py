@@ -147,6 +147,7 @@ def test_all_steps_pass(machine: dict[str, str], tmp_path: Path) -> None:
     assert status == 0, said
     assert result["device"] == "NVIDIA Test 9000"
     assert result["driver"] == "580.1"
+    assert "off" in result["tf32"]
     tools = ["memcheck", "racecheck", "initcheck", "synccheck"]
     assert list(result["steps"]) == ["build", "info", "tests", *tools, "kernels", "training"]
     assert (result["failed"], result["left_out"]) == ([], [])
