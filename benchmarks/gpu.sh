@@ -147,8 +147,10 @@ environment() {
 }
 if [ -n "$interpreter" ]; then
     python=$interpreter
-    export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
-    step build "$python" -m pip install -q --no-deps --no-index --target "$work/site" . "${options[@]}" || exit 1
+    step build "$python" -m pip install -q --no-deps --no-index --ignore-installed --prefix "$work/installed" . \
+        "${options[@]}" || exit 1
+    package=$(find "$work/installed" -path '*-packages/tilefuse' -print -quit)
+    export PYTHONPATH=${package%/tilefuse}${PYTHONPATH:+:$PYTHONPATH}
 else
     python=$work/venv/bin/python
     PATH=$work/venv/bin:$PATH
