@@ -12,8 +12,11 @@ void Lowering::find_networks() {
     if (!machine_.networks || !spec_.networks.whole) return;
     for (size_t first = 0; first < nodes_.size();) {
         size_t end = first;
+        const auto follows = [&](const Node& node) {
+            return end == first || (node.rows == nodes_[first].rows && node.inputs == nodes_[end - 1].cols);
+        };
         while (end < nodes_.size() && end - first < TILEFUSE_MLP_LAYERS && fits_network(nodes_[end]) &&
-               (end == first || (nodes_[end].rows == nodes_[first].rows && nodes_[end].inputs == nodes_[end - 1].cols))) {
+               follows(nodes_[end])) {
             ++end;
         }
         if (end - first > 1) networks_.push_back({first, end});
