@@ -80,7 +80,7 @@ def started(peer: str, threads: int, device: str, python: str) -> Iterator[Worke
                 worker = Worker(f"{peer}/{threads}" if device == "cpu" else peer, process)
             except RuntimeError as error:
                 if peer in OWN["cuda"]:
-                    raise
+                    sys.exit(str(error))
                 print(f"left out: {error}", file=sys.stderr)
                 worker = None
             yield worker

@@ -72,6 +72,16 @@ def test_steps_are_timed_on_the_executor(tmp_path: Path) -> None:
     assert result["versions"]["tilefuse"]["tilefuse"] == tilefuse.__version__
 
 
+def test_a_device_that_is_not_there() -> None:
+    if "available" in _device.report()["cuda"]:
+        pytest.skip("there is a GPU")
+    command = [sys.executable, str(ROOT / "benchmarks/train_step.py"), "--device", "cuda", "--peers", ""]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "tilefuse: Device 'cuda' is not available" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_peers_that_a_device_does_not_have() -> None:
     command = [
         sys.executable,

@@ -24,8 +24,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not get between the answers
     module, *how = peer.split("-")
-    worker = importlib.import_module(f"_workers.{module}")
-    answers.write(json.dumps(worker.setup(threads, device)) + "\n")
+    try:
+        worker = importlib.import_module(f"_workers.{module}")
+        versions = worker.setup(threads, device)
+    except (ImportError, RuntimeError) as error:  # not installed, or not for this device
+        sys.exit(f"{peer}: {error}")
+    answers.write(json.dumps(versions) + "\n")
 
     from .models import MODELS
 

@@ -43,13 +43,13 @@ def print_benchmarks(seconds: float = 0.3) -> None:
     if not seconds > 0:
         raise ValueError(f"seconds must be more than 0, got {seconds}")
     device = current()
-    print(f"{'' if device == 'cpu' else f'on {device}':<34}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>16}")
+    print(f"{'' if device == 'cpu' else f'on {device}':<34}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>18}")
     for title, operations, runs in _benchmarks(device):
         times = _interleaved(runs, seconds, _wait(device))
         for name, each in times.items():
             rate = f"{operations / each / 1e9:.1f} GFLOP/s" if operations else f"{1 / each:.0f} steps/s"
             ratio = "" if name == "tilefuse" else f"{each / times['tilefuse']:.2f} x as fast"
-            print(f"{title:<34}{name:<10}{each * 1e6:>9.1f} us{rate:>16}{ratio:>16}".rstrip())
+            print(f"{title:<34}{name:<10}{each * 1e6:>9.1f} us{rate:>16}{ratio:>18}".rstrip())
             title = ""
 
 
