@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,15 @@ def test_interrupted_between_epochs() -> None:
         model.fit(X, Y, epochs=2, callbacks=[callbacks.LambdaCallback(on_epoch_end=press)], verbose=0)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also in a process that a shell has told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_soon_and_leaves_the_model_usable() -> None:
     x, y = blobs(200_000)
     model = classifier()
