@@ -17,10 +17,9 @@ py::object& finding_type() {
     static py::gil_safe_call_once_and_store<py::object> type;
     return type
         .call_once_and_store_result([] {
-            return py::reinterpret_steal<py::object>(
-                PyErr_NewExceptionWithDoc("tilefuse.Finding",
-                                          "What a kernel did wrong: `kind`, `kernel`, `block`, `thread`, `file` and `line`.",
-                                          PyExc_RuntimeError, nullptr));
+            return py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
+                "tilefuse.Finding", "What a kernel did wrong: `kind`, `kernel`, `block`, `thread`, `file` and `line`.",
+                PyExc_RuntimeError, nullptr));
         })
         .get_stored();
 }
@@ -44,9 +43,9 @@ py::list counts() {
     py::list launches;
     for (const simt::LaunchCount& launch : simt::counts()) {
         const auto dict_of = [](const simt::AccessCount& c) {
-            return py::dict(py::arg("file") = c.source.file, py::arg("line") = c.source.line, py::arg("shared") = c.shared,
-                            py::arg("write") = c.write, py::arg("accesses") = c.accesses, py::arg("bytes") = c.bytes,
-                            py::arg("transfers") = c.transfers, py::arg("ideal") = c.ideal);
+            return py::dict(py::arg("file") = c.source.file, py::arg("line") = c.source.line,
+                            py::arg("shared") = c.shared, py::arg("write") = c.write, py::arg("accesses") = c.accesses,
+                            py::arg("bytes") = c.bytes, py::arg("transfers") = c.transfers, py::arg("ideal") = c.ideal);
         };
         py::list accesses;
         for (const simt::AccessCount& c : launch.accesses) accesses.append(dict_of(c));
@@ -69,9 +68,10 @@ void bind_machine(py::module_& m) {
     m.def("set_order", [](const std::string& order) { simt::set_order(order); }, py::arg("order"),
           "The order in which threads and blocks run: 'forward', 'reverse', 'random' or 'random:<seed>'.");
     m.def("counts", &counts,
-          "Of each launch since the last reset (checked build): what the accesses of its warps came to, in sectors of 32 "
-          "bytes (global memory) or wavefronts (shared memory), and the fewest that would do.");
-    m.def("reset_counts", &simt::reset_counts);
+          "Of each launch since the last reset, the last 1000 of them (checked build): what the accesses of its warps "
+          "came to in all (`global`, `shared`) and at each line (`accesses`). `transfers` are sectors of 32 bytes or, "
+          "in shared memory, wavefronts; `ideal` is the fewest that such accesses need.");
+    m.def("reset_counts", &simt::reset_counts, "Forgets the launches that were counted.");
     m.def("live_allocations", [] {
         const simt::Usage usage = simt::live_allocations();
         return py::make_tuple(usage.count, usage.bytes);
@@ -80,7 +80,8 @@ void bind_machine(py::module_& m) {
         const simt::Calls calls = simt::calls();
         return py::dict(py::arg("captures") = calls.captures, py::arg("graph_launches") = calls.graph_launches,
                         py::arg("waits") = calls.waits);
-    }, "Counts since the process began: streams captured as graphs, launches of these, waits of the host for the device.");
+    }, "Counts since the process began: streams captured as graphs, launches of these, waits of the host for the "
+       "device.");
     m.def("set_registers", &simt::set_registers, py::arg("kernel"), py::arg("registers"),
           "What a thread of the kernel uses, from nvcc's report: a launch that needs more than a GPU has is refused.");
 }

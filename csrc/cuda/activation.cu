@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(threads_of_block)
     const Share share = share_of_block<T>(n, layout);
     Pack<T, pack> v = load<pack>(x, share);
     with_activation<T>(activation, alpha, [&](auto f) {
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e) v.of[e] = f.forward(v.of[e]);
     });
     store(y, share, v);
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(threads_of_block) backward(tilefuse_activation
     Pack<T, pack> g = load<pack>(dy, share);
     const Pack<T, pack> v = load<pack>(at, share);
     with_activation<T>(activation, alpha, [&](auto f) {
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e) g.of[e] *= f.derivative(v.of[e]);
     });
     store(dx, share, g);

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(threads_of_block)
     gather(const int64_t* order, Index pieces, Index pieces_of_row, const uint8_t* src, uint8_t* dst) {
     const Index first = static_cast<Index>(blockIdx.x) * (pieces_of_thread * threads_of_block) + threadIdx.x;
     Pack<uint8_t, Bytes> held[pieces_of_thread];
-    TILEFUSE_UNROLL(4)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < pieces_of_thread; ++i) {
         const Index piece = first + i * threads_of_block;
         if (piece >= pieces) continue;
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(threads_of_block)
         const int64_t from = order != nullptr ? order[row] : static_cast<int64_t>(row);
         held[i] = load_pack<Bytes>(src + (from * pieces_of_row + within) * Bytes);
     }
-    TILEFUSE_UNROLL(4)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < pieces_of_thread; ++i) {
         const Index piece = first + i * threads_of_block;
         if (piece < pieces) store_pack(dst + static_cast<int64_t>(piece) * Bytes, held[i]);

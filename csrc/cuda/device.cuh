@@ -12,8 +12,10 @@
 
 #include <cstdint>
 
-// TILEFUSE_UNROLL(n), before a loop: n copies of its body; all of them, and so arrays in registers, where it has no more
-// passes.
+// Before a loop. TILEFUSE_UNROLL_ALL: a copy of its body for each of its passes, whose number the compiler must know;
+// so arrays that it goes through are registers. TILEFUSE_UNROLL(n): n copies. (Not for all of them: from compute_100 on
+// nvcc 13.0 then unrolls late, and takes minutes for what otherwise takes seconds.)
+#define TILEFUSE_UNROLL_ALL TILEFUSE_PRAGMA(unroll)
 #define TILEFUSE_UNROLL(n) TILEFUSE_PRAGMA(unroll n)
 #define TILEFUSE_PRAGMA(text) _Pragma(#text)
 
@@ -88,7 +90,8 @@ template <int N, class T> __device__ __forceinline__ void store_pack(T* p, const
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool valid = true) {
 #if __CUDA_ARCH__ >= 800
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(valid ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
+                 : "memory");
 #else
     *static_cast<int4*>(to) = valid ? *static_cast<const int4*>(from) : int4{0, 0, 0, 0};
 #endif
@@ -105,7 +108,7 @@ template <int Pending> __device__ __forceinline__ void copy_async_wait() {
 #endif
 }
 
-// ---- matrix units -----------------------------------------------------------------------------------------------------
+// ---- matrix units ------------------------------------------------------------------------------------------------
 // Fragments as in the PTX ISA, "Matrix fragments for mma.m16n8k8" and "... mma.m16n8k16"; d += a b.
 
 __device__ __forceinline__ uint32_t to_tf32(float x) {
@@ -120,7 +123,8 @@ __device__ __forceinline__ uint32_t to_tf32(float x) {
 
 __device__ __forceinline__ void mma_tf32_m16n8k8(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
@@ -128,7 +132,8 @@ __device__ __forceinline__ void mma_tf32_m16n8k8(float (&d)[4], const uint32_t (
 
 __device__ __forceinline__ void mma_bf16_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
@@ -136,7 +141,8 @@ __device__ __forceinline__ void mma_bf16_m16n8k16(float (&d)[4], const uint32_t 
 
 __device__ __forceinline__ void mma_f16_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif

@@ -28,13 +28,13 @@ __global__ void __launch_bounds__(threads_of_block)
     const int64_t first = static_cast<int64_t>(blockIdx.x) * bytes_of_block, left = n - first;
     const int phase = phase_of(mask + first);
     uint8_t* const bytes = tile[0].of + phase;
-    TILEFUSE_UNROLL(2)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < counters_of_thread; ++i) {
         const int counter = thread + i * threads_of_block;
         const Words<uint64_t> random =
             dropout_words(static_cast<uint64_t>(first / words + counter), step_of_block, seed, Multiply{});
         const int at = counter / dropout_lanes * dropout_group + counter % dropout_lanes;
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int w = 0; w < words; ++w)
             bytes[at + w * dropout_lanes] = static_cast<uint32_t>(random.w[w]) >= threshold ? 1 : 0;
     }
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(threads_of_block)
     const Share share = share_of_block<T>(n, layout);
     Pack<T, pack> v = load<pack>(x, share);
     const Pack<uint8_t, pack> kept = load<pack>(mask, share);
-    TILEFUSE_UNROLL(4)
+    TILEFUSE_UNROLL_ALL
     for (int e = 0; e < pack; ++e) v.of[e] = kept.of[e] != 0 ? v.of[e] * scale : T(0);
     store(y, share, v);
 }

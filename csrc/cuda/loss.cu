@@ -249,7 +249,7 @@ template <class T, bool dense> struct Tiles {
 
 // (Blocks of a multiprocessor: as many as without spilled registers.)
 template <class T, Labels labels>
-__global__ void __launch_bounds__(row_warps * warp_size, sizeof(T) == 4 ? 5 : 4)
+__global__ void __launch_bounds__(row_warps * warp_size, 4)
     by_warps(tilefuse_loss_args args, RowPlan plan) {
     constexpr bool dense = labels != Labels::class_ids;
     const WarpRows warp(plan, args.rows);

@@ -127,21 +127,21 @@ public:
     __device__ __forceinline__ void fetch() {
         switch (matrix_.reading) {
             case Reading::packs_along_k:
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < packs; ++i) {
                     const int k = i * 2 * pack;
                     take_pack(i, from_ + k, at_ < width_ ? depth_ - k : 0);
                 }
                 break;
             case Reading::packs_across:
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < packs; ++i) {
                     const int k = i * 2 * pack;
                     take_pack(i, from_ + k * matrix_.k_stride, k < depth_ ? width_ - at_ : 0);
                 }
                 break;
             case Reading::elements_along_k:
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < elements; ++i) {
                     const int along = i % pack * (Width / pack), k = i / pack * (2 * pack);
                     const bool valid = at_ + along < width_ && k < depth_;
@@ -149,7 +149,7 @@ public:
                 }
                 break;
             default:  // elements_across
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < elements; ++i) {
                     const bool valid = at_ < width_ && 2 * i < depth_;
                     held_[i] = valid ? from_[2 * i * matrix_.k_stride] : T(0);
@@ -165,26 +165,26 @@ public:
         T* to = buffer + k_ * stride + at_;
         switch (matrix_.reading) {
             case Reading::packs_along_k:
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < elements; ++i) to[(i / pack * 2 * pack + i % pack) * stride] = held_[i];
                 break;
             case Reading::packs_across:
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < packs; ++i) {
                     Pack<T, pack> x;
-                    TILEFUSE_UNROLL(4)
+                    TILEFUSE_UNROLL_ALL
                     for (int e = 0; e < pack; ++e) x.of[e] = held_[i * pack + e];
                     store_pack(to + i * 2 * pack * stride, x);
                 }
                 break;
             case Reading::elements_along_k:
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < elements; ++i) {
                     to[i / pack * (2 * pack) * stride + i % pack * (Width / pack)] = held_[i];
                 }
                 break;
             default:  // elements_across
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < elements; ++i) to[2 * i * stride] = held_[i];
                 break;
         }
@@ -201,7 +201,7 @@ private:
 
     __device__ __forceinline__ void take_pack(int i, const T* from, int valid) {
         const Pack<T, pack> x = load_upto<pack>(from, valid, true);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e) held_[i * pack + e] = x.of[e];
     }
 
@@ -225,31 +225,31 @@ __device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, 
     const int64_t at = offset + row * f.c_stride + column, dense_at = row * f.n + column;
     if (f.beta != 0) {
         const Pack<T, pack> c = load_upto<pack>(f.c + at, count, f.packs);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] = multiply_add(f.beta, c.of[i], x.of[i]);
     }
     if (e.bias != nullptr) {
         const Pack<T, pack> bias = load_upto<pack>(static_cast<const T*>(e.bias) + column, count, f.packs);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] += bias.of[i];
     }
     if (e.preactivation != nullptr) store_upto(static_cast<T*>(e.preactivation) + at, x, count, f.packs);
     if (e.activation != TILEFUSE_LINEAR) {
         with_activation<T>(e.activation, e.activation_alpha, [&](auto g) {
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int i = 0; i < pack; ++i) x.of[i] = g.forward(x.of[i]);
         });
     }
     if (e.mask != nullptr) {
         const Pack<uint8_t, pack> kept = load_upto<pack>(e.mask + dense_at, count, f.packs);
         const T scale = static_cast<T>(e.mask_scale);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] = kept.of[i] != 0 ? x.of[i] * scale : T(0);
     }
     if (e.derivative_at != nullptr) {
         const Pack<T, pack> y = load_upto<pack>(static_cast<const T*>(e.derivative_at) + at, count, f.packs);
         with_activation<T>(e.derivative, e.derivative_alpha, [&](auto g) {
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int i = 0; i < pack; ++i) x.of[i] *= g.derivative(y.of[i]);
         });
     }
@@ -303,9 +303,9 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     const int thread_column = warp % warps_across * Tile::warp_columns + lane % 8 * pack;
 
     T sums[Tile::thread_rows][column_packs][pack];
-    TILEFUSE_UNROLL(64)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < Tile::thread_rows; ++i)
-        TILEFUSE_UNROLL(64)
+        TILEFUSE_UNROLL_ALL
         for (int j = 0; j < Tile::thread_columns; ++j) sums[i][j / pack][j % pack] = 0;
 
     const int steps = (depth + Tile::depth - 1) / Tile::depth;
@@ -327,18 +327,18 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
         const T* from_b = buffers_b[step % 2] + thread_column;
         TILEFUSE_UNROLL(1)
         for (int first = 0; first < Tile::depth; first += Tile::unrolled)
-            TILEFUSE_UNROLL(8)
+            TILEFUSE_UNROLL_ALL
             for (int i = first; i < first + Tile::unrolled; ++i) {
                 Pack<T, pack> x[row_packs], y[column_packs];
-                TILEFUSE_UNROLL(8)
+                TILEFUSE_UNROLL_ALL
                 for (int r = 0; r < row_packs; ++r)
                     x[r] = load_pack<pack>(from_a + i * OperandA::stride + r * 4 * pack);
-                TILEFUSE_UNROLL(8)
+                TILEFUSE_UNROLL_ALL
                 for (int c = 0; c < column_packs; ++c)
                     y[c] = load_pack<pack>(from_b + i * OperandB::stride + c * 8 * pack);
-                TILEFUSE_UNROLL(64)
+                TILEFUSE_UNROLL_ALL
                 for (int r = 0; r < Tile::thread_rows; ++r)
-                    TILEFUSE_UNROLL(64)
+                    TILEFUSE_UNROLL_ALL
                     for (int c = 0; c < Tile::thread_columns; ++c) {
                         T& sum = sums[r][c / pack][c % pack];
                         sum = multiply_add(x[r / pack].of[r % pack], y[c / pack].of[c % pack], sum);
@@ -356,11 +356,11 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     for (int i = 0; i < Tile::thread_rows; ++i) {
         const int64_t r = row + thread_row + i / pack * (4 * pack) + i % pack;
         if (r >= p.m) break;
-        TILEFUSE_UNROLL(8)
+        TILEFUSE_UNROLL_ALL
         for (int j = 0; j < column_packs; ++j) {
             const int64_t c = column + thread_column + j * 8 * pack;
             Pack<T, pack> x;
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int e = 0; e < pack; ++e) x.of[e] = sums[0][j][e];
             if (c >= p.n) continue;
             if (p.parts > 1) {
@@ -369,9 +369,9 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
                 finish(p.finish, step_memory.step(), x, at.c, r, c, p.n - c);
             }
         }
-        TILEFUSE_UNROLL(64)
+        TILEFUSE_UNROLL_ALL
         for (int next = 1; next < Tile::thread_rows; ++next)
-            TILEFUSE_UNROLL(64)
+            TILEFUSE_UNROLL_ALL
             for (int j = 0; j < Tile::thread_columns; ++j)
                 sums[next - 1][j / pack][j % pack] = sums[next][j / pack][j % pack];
     }
@@ -395,7 +395,7 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_parts(Prod
     Pack<T, pack> total = load_pack<pack>(sums);
     for (int64_t part = 1; part < p.parts; ++part) {
         const Pack<T, pack> x = load_pack<pack>(sums + part * p.m * columns);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e) total.of[e] += x.of[e];
     }
     finish(p.finish, step_memory.step(), total, offsets_of(p, product).c, row, column, p.n - column);
@@ -440,7 +440,7 @@ __global__ void __launch_bounds__(threads_of_block)
 
     T sum[slots] = {};
     const auto add_frame = [&](int64_t at) {
-        TILEFUSE_UNROLL(32)
+        TILEFUSE_UNROLL_ALL
         for (int s = 0; s < slots; ++s) {
             const int place = from + s * distance;
             if (place >= lowest && place < places && at + place < left) sum[s] += x[at + place];
@@ -453,7 +453,7 @@ __global__ void __launch_bounds__(threads_of_block)
         TILEFUSE_UNROLL(1)
         for (int64_t at = origin; at < left; at += step) add_frame(at);
     }
-    TILEFUSE_UNROLL(32)
+    TILEFUSE_UNROLL_ALL
     for (int s = 0; s < slots; ++s) {
         const int place = from + s * distance;
         if (place >= 0 && place < room) of_thread[place] = sum[s];

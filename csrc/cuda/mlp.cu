@@ -50,7 +50,7 @@ template <int Rows, int Columns>
 __device__ __forceinline__ void load_matrix(float* to, const float* from, int64_t stride, int64_t rows, int64_t columns,
                                             bool packs) {
     constexpr int packs_of_row = Columns / pack;
-    TILEFUSE_UNROLL(8)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < Rows * packs_of_row / threads; ++i) {
         const int index = i * threads + static_cast<int>(threadIdx.x);
         const int row = index / packs_of_row, column = index % packs_of_row * pack;
@@ -71,7 +71,7 @@ template <bool Transposed> struct MatrixA {
     __device__ __forceinline__ Pack<float, pack> along_k(int i, int k) const {
         if constexpr (Transposed) {
             Pack<float, pack> x;
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int e = 0; e < pack; ++e) x.of[e] = (*this)(i, k + e);
             return x;
         } else {
@@ -103,7 +103,7 @@ public:
     __device__ __forceinline__ explicit Fma(int columns)
         : across_(columns > 64 ? 4 : columns > 32 ? 2 : 1), row_(warp() / across_ * (4 * across_) + lane() / 8),
           column_(warp() % across_ * 32) {
-        TILEFUSE_UNROLL(16)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < 16; ++i) sums_[i / 4][i % 4] = 0;
     }
 
@@ -118,11 +118,11 @@ public:
     }
 
     template <bool TransposedB, class Body> __device__ __forceinline__ void each(Body body) {
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < 4; ++i) {
             if (i < across_) {
                 if constexpr (TransposedB) {
-                    TILEFUSE_UNROLL(4)
+                    TILEFUSE_UNROLL_ALL
                     for (int j = 0; j < 4; ++j) body(row_ + 4 * i, column<true>(j), Pack<float, 1>{{sums_[i][j]}});
                 } else {
                     body(row_ + 4 * i, column<false>(0),
@@ -145,16 +145,16 @@ private:
         TILEFUSE_UNROLL(1)
         for (int k = 0; k < depth; k += pack) {
             Pack<float, pack> x[Rows], y[pack];  // y: a pack for every k, or for every column
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int i = 0; i < Rows; ++i) x[i] = a.along_k(row_ + 4 * i, k);
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int j = 0; j < pack; ++j)
                 y[j] = B::transposed ? b.along(column<true>(j), k) : b.along(k + j, column<false>(0));
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int e = 0; e < pack; ++e)
-                TILEFUSE_UNROLL(4)
+                TILEFUSE_UNROLL_ALL
                 for (int i = 0; i < Rows; ++i)
-                    TILEFUSE_UNROLL(4)
+                    TILEFUSE_UNROLL_ALL
                     for (int j = 0; j < pack; ++j) {
                         float& sum = sums_[i][j];
                         sum = fmaf(x[i].of[e], B::transposed ? y[j].of[e] : y[e].of[j], sum);
@@ -172,7 +172,7 @@ private:
 template <class Multiplier> class Mma {
 public:
     __device__ __forceinline__ explicit Mma(int columns) : columns_(columns) {
-        TILEFUSE_UNROLL(16)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < 16; ++i) sums_[i / 4][i % 4] = 0;
     }
 
@@ -181,16 +181,16 @@ public:
         TILEFUSE_UNROLL(1)
         for (int k = 0; k < depth; k += Multiplier::depth) {
             float x[2][held], y[held];
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int e = 0; e < held; ++e) {
                 x[0][e] = a(row(), k + t() + 4 * e);
                 x[1][e] = a(row() + 8, k + t() + 4 * e);
             }
             const typename Multiplier::FragmentA fragment(x);
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int i = 0; i < 4; ++i) {
                 if (32 * i < columns_) {
-                    TILEFUSE_UNROLL(4)
+                    TILEFUSE_UNROLL_ALL
                     for (int e = 0; e < held; ++e) y[e] = b(k + t() + 4 * e, group(i) + g());
                     Multiplier::add(sums_[i], fragment, y);
                 }
@@ -199,7 +199,7 @@ public:
     }
 
     template <bool, class Body> __device__ __forceinline__ void each(Body body) {
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < 4; ++i) {
             if (32 * i < columns_) {
                 body(row(), group(i) + 2 * t(), Pack<float, 2>{{sums_[i][0], sums_[i][1]}});
@@ -241,10 +241,10 @@ struct Split {
     struct FragmentA {
         uint32_t of[3][4], finite[4];
         __device__ __forceinline__ explicit FragmentA(const float (&x)[2][2]) {
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int i = 0; i < 4; ++i) {
                 const Parts parts(x[i % 2][i / 2]);
-                TILEFUSE_UNROLL(3)
+                TILEFUSE_UNROLL_ALL
                 for (int part = 0; part < 3; ++part) of[part][i] = parts.of[part];
                 finite[i] = parts.finite;
             }
@@ -254,7 +254,7 @@ struct Split {
         const Parts first(y[0]), second(y[1]);
         uint32_t b[3][2];
         const uint32_t finite[2] = {first.finite, second.finite};
-        TILEFUSE_UNROLL(3)
+        TILEFUSE_UNROLL_ALL
         for (int part = 0; part < 3; ++part) {
             b[part][0] = first.of[part];
             b[part][1] = second.of[part];
@@ -290,7 +290,7 @@ template <class Type> struct Rounded {
     struct FragmentA {
         uint32_t of[4];
         __device__ __forceinline__ explicit FragmentA(const float (&x)[2][4]) {
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int i = 0; i < 4; ++i) of[i] = Type::pair(x[i % 2][i / 2 * 2], x[i % 2][i / 2 * 2 + 1]);
         }
     };
@@ -325,7 +325,7 @@ __device__ __forceinline__ void drop(const Layer& layer, int64_t at, int count, 
     if (layer.of.mask == nullptr) return;
     const Pack<uint8_t, pack> kept = load_upto<pack>(layer.of.mask + at, count, layer.mask_packs);
     const float scale = static_cast<float>(layer.of.mask_scale);
-    TILEFUSE_UNROLL(4)
+    TILEFUSE_UNROLL_ALL
     for (int e = 0; e < pack; ++e) x.of[e] = kept.of[e] != 0 ? x.of[e] * scale : 0;
 }
 
@@ -337,17 +337,17 @@ __device__ __forceinline__ void activate(const Layer& layer, float* matrix, int6
         const int64_t at = (first + row) * l.outputs + column;
         if (l.b != nullptr) {
             const Pack<float, pack> b = load_upto<pack>(l.b + column, l.outputs - column, layer.packs);
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int e = 0; e < pack; ++e) x.of[e] += b.of[e];
         }
         if (l.z != nullptr) store_upto(l.z + at, x, count, layer.packs);
         with_activation<float>(l.activation, l.activation_alpha, [&](auto f) {
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int e = 0; e < pack; ++e) x.of[e] = f.forward(x.of[e]);
         });
         drop(layer, at, count, x);
         if (l.y != nullptr) store_upto(l.y + at, x, count, layer.packs);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e)
             if (e >= count) x.of[e] = 0;
         return x;
@@ -365,12 +365,12 @@ __device__ __forceinline__ void derive(const Layer& layer, float* matrix, int64_
         if (l.activation != TILEFUSE_LINEAR) {
             const Pack<float, pack> y = load_upto<pack>(from + at, count, layer.packs);
             with_activation<float>(l.activation, l.activation_alpha, [&](auto f) {
-                TILEFUSE_UNROLL(4)
+                TILEFUSE_UNROLL_ALL
                 for (int e = 0; e < pack; ++e) x.of[e] *= f.derivative(y.of[e]);
             });
         }
         if (l.dz != nullptr) store_upto(l.dz + at, x, count, layer.packs);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e)
             if (e >= count) x.of[e] = 0;
         return x;
@@ -424,7 +424,7 @@ __device__ __forceinline__ void put(float* to, const Pack<float, N>& x, int64_t 
     Pack<float, N> sum = x;
     if (adds) {
         const Pack<float, N> old = load_upto<N>(to, columns_left, packs);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int e = 0; e < N; ++e) sum.of[e] += old.of[e];
     }
     store_upto(to, sum, columns_left, packs);

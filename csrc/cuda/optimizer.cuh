@@ -37,7 +37,7 @@ __device__ __forceinline__ void update(const tilefuse_optimizer& rule, const Ste
         p.l1 == 0 && p.l2 == 0 && p.grad_scale == nullptr && rule.clip_value == 0 && rule.weight_decay == 0;
     if (!plain) {
         const T l1 = static_cast<T>(p.l1), l2 = static_cast<T>(p.l2);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < N; ++i) {
             g.of[i] = penalised(g.of[i], weight.of[i], l1, l2) * scale;
             if (step.clip_value > 0) g.of[i] = clamp(g.of[i], -step.clip_value, step.clip_value);
@@ -47,18 +47,18 @@ __device__ __forceinline__ void update(const tilefuse_optimizer& rule, const Ste
     with_rule(rule, [&](auto r) {
         using Rule = decltype(r);
         Pack<T, N> slots[TILEFUSE_MAX_SLOTS];
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int s = 0; s < Rule::slots; ++s) slots[s] = load<N>(static_cast<const T*>(p.slots[s]), share);
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int i = 0; i < N; ++i) {
             T state[TILEFUSE_MAX_SLOTS];
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int s = 0; s < Rule::slots; ++s) state[s] = slots[s].of[i];
             Rule::update(step, weight.of[i], g.of[i], state);
-            TILEFUSE_UNROLL(4)
+            TILEFUSE_UNROLL_ALL
             for (int s = 0; s < Rule::slots; ++s) slots[s].of[i] = state[s];
         }
-        TILEFUSE_UNROLL(4)
+        TILEFUSE_UNROLL_ALL
         for (int s = 0; s < Rule::slots; ++s) store(static_cast<T*>(p.slots[s]), share, slots[s]);
     });
     store(w, share, weight);

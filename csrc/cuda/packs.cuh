@@ -27,7 +27,7 @@ constexpr int64_t quotient(int64_t a, int64_t b) { return (a + b - 1) / b; }
 template <int N, class T> __device__ __forceinline__ Pack<T, N> load_upto(const T* p, int64_t count, bool packs) {
     if (packs && count >= N) return load_pack<N>(p);
     Pack<T, N> x = {};
-    TILEFUSE_UNROLL(16)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < N; ++i)
         if (i < count) x.of[i] = p[i];
     return x;
@@ -38,7 +38,7 @@ __device__ __forceinline__ void store_upto(T* p, const Pack<T, N>& x, int64_t co
         store_pack(p, x);
         return;
     }
-    TILEFUSE_UNROLL(16)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < N; ++i)
         if (i < count) p[i] = x.of[i];
 }
@@ -84,7 +84,8 @@ struct Share {
 };
 
 // What falls to this thread of the elements [begin, end), but for those below 0, when each gets up to N. A pack, if all
-// threads get whole ones; else neighbouring threads get neighbouring elements, so that a warp's access has no gaps either.
+// threads get whole ones; else neighbouring threads get neighbouring elements, so that a warp's access has no gaps
+// either.
 template <int N> __device__ __forceinline__ Share share_of(int64_t begin, int64_t end, bool packs) {
     const int thread = static_cast<int>(threadIdx.x);
     if (packs && begin >= 0 && end - begin >= N * threads_of_block) return {begin + N * thread, 1, N, true};
@@ -111,7 +112,7 @@ template <class T> __device__ __forceinline__ Share share_of_block(int64_t eleme
 template <int N, class T> __device__ __forceinline__ Pack<T, N> load(const T* p, const Share& share) {
     if (share.whole) return load_pack<N>(p + share.first);
     Pack<T, N> x = {};
-    TILEFUSE_UNROLL(16)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < N; ++i)
         if (i < share.count) x.of[i] = p[share.first + i * share.stride];
     return x;
@@ -121,15 +122,15 @@ template <int N, class T> __device__ __forceinline__ void store(T* p, const Shar
         store_pack(p + share.first, x);
         return;
     }
-    TILEFUSE_UNROLL(16)
+    TILEFUSE_UNROLL_ALL
     for (int i = 0; i < N; ++i)
         if (i < share.count) p[share.first + i * share.stride] = x.of[i];
 }
 
 // ---- copies to shared memory and back -------------------------------------------------------------------------------
 
-// Calls one(i) and pack(i) so that together they cover elements [phase, end) of a tile, for all of `threads` threads, not
-// fewer than a sector has elements. Whole sectors go by packs, what is left at either end element by element.
+// Calls one(i) and pack(i) so that together they cover elements [phase, end) of a tile, for all of `threads` threads,
+// not fewer than a sector has elements. Whole sectors go by packs, what is left at either end element by element.
 template <class T, class One, class Whole>
 __device__ __forceinline__ void cover(int phase, int end, int thread, int threads, One one, Whole pack) {
     constexpr int sector = sector_size<T>;

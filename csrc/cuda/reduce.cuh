@@ -34,8 +34,8 @@ template <class T, class Combine> __device__ __forceinline__ T reduce_block(T x,
 }
 
 // The sum of term(i) over [begin, end), for all threads of a block: elements 0, 256, ... of the range are one chain,
-// 1, 257, ... the next, and a fixed tree adds up the chains. `term` reads `x`. Each warp's accesses begin where a sector
-// does; which thread has which chain depends on that, the bits don't. (Nor could they by packs.)
+// 1, 257, ... the next, and a fixed tree adds up the chains. `term` reads `x`. Each warp's accesses begin where a
+// sector does; which thread has which chain depends on that, and the bits don't, as they would by packs.
 template <class T, class Term>
 __device__ __forceinline__ double sum_of_block(const T* x, int64_t begin, int64_t end, Term term) {
     TILEFUSE_SHARED(double[threads_of_block], chains);

@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(row_warps * warp_size, 6)
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads_of_block, 4)
+__global__ void __launch_bounds__(threads_of_block, 3)
     forward_by_blocks(bool staged, bool log, int64_t cols, const T* x, T* y) {
     const BlockOfRow block;
     x += blockIdx.x * cols;

@@ -107,6 +107,7 @@ __forceinline__ float max(float x, float y) { return std::fmax(x, y); }
 __forceinline__ double min(double x, double y) { return std::fmin(x, y); }
 __forceinline__ double max(double x, double y) { return std::fmax(x, y); }
 
+#define TILEFUSE_UNROLL_ALL TILEFUSE_PRAGMA(GCC unroll 64)
 #define TILEFUSE_UNROLL(n) TILEFUSE_PRAGMA(GCC unroll n)
 #define TILEFUSE_PRAGMA(text) _Pragma(#text)
 
