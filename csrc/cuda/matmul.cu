@@ -614,10 +614,10 @@ struct Slabs {
     int64_t across, count, rows;
 };
 
-constexpr int wide_slots = 17;
+template <class T> constexpr int wide_slots = sizeof(T) == 4 ? 17 : 9;  // 16 KB of shared memory
 
 template <class T> Slabs slabs_of(const tilefuse_column_sum_args& args) {
-    constexpr int64_t sector = sector_size<T>, wide = frame_size<wide_slots>;
+    constexpr int64_t sector = sector_size<T>, wide = frame_size<wide_slots<T>>;
     Slabs s = {};
     // A slab has rows enough for every thread to add up 16, or for the slabs' sums to be a small part of what is read.
     int64_t least = 16 * frame_rows;
@@ -653,7 +653,7 @@ template <class T> void column_sum_of(const Context& context, const tilefuse_col
     };
     const auto sum = [&](auto... arguments) {
         if (s.narrow) return sum_by(TILEFUSE_KERNEL(sum_columns<T, 1>), arguments...);
-        sum_by(TILEFUSE_KERNEL(sum_columns<T, wide_slots>), arguments...);
+        sum_by(TILEFUSE_KERNEL(sum_columns<T, wide_slots<T>>), arguments...);
     };
     if (s.count == 1) return sum(args.x, args.m, args.m, 1, args.y, args.rule);
     sum(args.x, args.m, s.rows, s.count, context.workspace, nullptr);

@@ -1,0 +1,89 @@
+"""What nvcc makes of the kernels: no warning, no spills, no fewer blocks on a multiprocessor than before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import kernel_resources
+import pytest
+from kernel_resources import ARCHITECTURES, RECORD, SOURCES, Use, compiled, problems
+
+needs_nvcc = pytest.mark.skipif(kernel_resources.nvcc() is None, reason="there is no nvcc")
+
+REPORT = """
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z5scaleIfEvPT_' for 'sm_75'
+ptxas info    : Function properties for _Z5scaleIfEvPT_
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 33024 bytes smem, 372 bytes cmem[0]
+ptxas info    : Compile time = 0.000 ms
+ptxas info    : Compiling entry function '_Z3sumPdi' for 'sm_90a'
+ptxas info    : Function properties for _Z3sumPdi
+    16 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads
+ptxas info    : Used 255 registers, used 0 barriers
+"""
+PTX = """
+.visible .entry _Z5scaleIfEvPT_(
+\t.param .u64 .ptr .align 1 _Z5scaleIfEvPT__param_0
+)
+.maxntid 16, 16
+.minnctapersm 2
+{
+}
+.visible .entry _Z3sumPdi(
+\t.param .u64 _Z3sumPdi_param_0
+)
+{
+}
+"""
+
+
+def test_reports_are_understood() -> None:
+    threads = kernel_resources.bounds(PTX)
+    assert threads == {"_Z5scaleIfEvPT_": 256}
+    scale, total = kernel_resources.parsed(REPORT, threads)
+    assert scale == Use("_Z5scaleIfEvPT_", 75, 40, 33024, 0, 256)
+    assert scale.blocks == 1  # by its shared memory
+    assert scale._replace(shared=0).blocks == 4  # by its threads
+    assert scale._replace(shared=0, registers=121).blocks == 2  # counted by eights
+    assert total == Use("_Z3sumPdi", 90, 255, 0, 20, 0)
+    assert kernel_resources.readable([scale, total]) == ["scale<float>", "sum"]
+
+
+def test_problems_are_found() -> None:
+    use = Use("a.cu: scale<float>", 90, 64, 0, 0, 256)
+    record = kernel_resources.summary([use])
+    assert problems([use], record) == []
+    assert problems([use._replace(registers=60)], record) == []
+    for worse, says in (
+        ({"registers": 96}, "2 blocks of 256 threads"),
+        ({"shared": 40000}, "1 blocks"),
+        ({"spilled": 8}, "spills 8 bytes"),
+        ({"threads": 0}, "no __launch_bounds__"),
+        ({"kernel": "a.cu: shift"}, "is not in resources.json"),
+    ):
+        (found,) = problems([use._replace(**worse)], record)
+        assert says in found
+
+
+def test_record_is_of_these_files() -> None:
+    recorded = {kernel.partition(":")[0] for kernel in json.loads(RECORD.read_text())}
+    assert recorded == {path.name for path in SOURCES}
+
+
+@needs_nvcc
+def test_a_warning_is_an_error(tmp_path: Path) -> None:
+    source = tmp_path / "careless.cu"
+    source.write_text("__global__ void f(int* x) { int unused; *x = 1; }\n")
+    with pytest.raises(RuntimeError, match=r"careless\.cu.*unused"):
+        compiled(source, (75,))
+
+
+@needs_nvcc
+@pytest.mark.nvcc
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_kernels(source: Path) -> None:
+    uses = compiled(source)
+    assert {use.architecture for use in uses} == set(ARCHITECTURES)
+    assert problems(uses, json.loads(RECORD.read_text())) == []
