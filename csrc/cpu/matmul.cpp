@@ -1,33 +1,21 @@
 // C[m, n] = epilogue(A[m, k] B[k, n] + beta C), and the sum of columns, which is a bias's gradient.
 //
-// A member of the team owns a rectangle of C. It walks over blocks of B's columns that fit in L2 (packed into panels
-// where that pays), and for each over strips of a few rows of A; a tile of C, strip x panel, is accumulated in
-// registers. Every element of C is one chain of multiply-adds in the order of k, whatever the shape of its tile: so the
+// A member of the team owns a rectangle of C. It walks over blocks of B's columns that fit in L2 (copied to panels where
+// that pays: matmul_pack.h), and for each over strips of a few rows of A; a tile of C, strip x panel, is accumulated in
+// registers (matmul_tile.h). Every element of C is one chain of multiply-adds in the order of k, whatever the shape of its tile: so the
 // bits don't depend on the number of threads.
-#include <utility>
-
 #include "common/activation.h"
 #include "common/dtype.h"
 #include "cpu/kernels.h"
+#include "cpu/matmul_pack.h"
+#include "cpu/matmul_tile.h"
 #include "cpu/optimizer.h"
 #include "cpu/simd.h"
-#include "cpu/transpose.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
 namespace {
 
 // ---- sizes ----------------------------------------------------------------------------------------------------------
-
-// A tile is at most max_rows(nv) rows by nv vectors, nv <= max_vectors: its accumulators, a row of B and one broadcast
-// element of A fit in the 16 (or 32) vector registers, and there are enough of them (8) to keep two FMA units busy.
-#if TILEFUSE_VECTOR_BYTES == 64
-constexpr int max_vectors = 4;
-constexpr int max_rows(int nv) { return nv <= 2 ? 12 : nv == 3 ? 8 : 6; }
-#else
-constexpr int max_vectors = 2;
-constexpr int max_rows(int nv) { return nv == 1 ? 12 : 6; }
-#endif
-constexpr int most_rows = 12;
 
 // Blocks, in bytes: a panel of B, k_block deep, stays in L1 while strips of A pass it; rows of A, k_block deep, stay in
 // L2 while panels pass them; a packed block of B stays in L2 or L3.
@@ -36,26 +24,9 @@ constexpr int64_t l1_bytes = 16 * 1024;
 constexpr int64_t l2_bytes = 192 * 1024;
 constexpr int64_t packed_bytes = 1024 * 1024;
 
-template <class T> constexpr int64_t panel_columns = max_vectors * lanes<T>;
-
 template <class T> int64_t whole_panels(int64_t columns) {
     return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
 }
-
-// [0, n) in `count` parts of nearly equal size, with no division once it is made.
-class Parts {
-public:
-    Parts() = default;
-    Parts(int64_t n, int64_t most) : count((n + most - 1) / most), size_(count ? n / count : 0), larger_(count ? n % count : 0) {}
-
-    int64_t begin(int64_t part) const { return part * size_ + std::min(part, larger_); }
-    int64_t largest() const { return size_ + (larger_ > 0); }
-
-    int64_t count = 0;
-
-private:
-    int64_t size_ = 0, larger_ = 0;
-};
 
 struct Blocking {
     int64_t k, rows, columns;  // columns: of B packed at a time, whole panels
@@ -68,117 +39,6 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     const int64_t size = k * static_cast<int64_t>(sizeof(T));
     return {k, std::max<int64_t>(most_rows, l2_bytes / size),
             std::min(whole_panels<T>(args.n), std::max<int64_t>(1, packed_bytes / size / panel_columns<T>) * panel_columns<T>)};
-}
-
-// ---- the tile -------------------------------------------------------------------------------------------------------
-
-template <class T> struct TileArgs {
-    int64_t k;
-    const T* a;
-    int64_t a_stride;
-    const T* b;
-    int64_t b_stride;
-    T* c;
-    int64_t c_stride;
-    bool accumulate;  // add to C, or overwrite it
-    int tail;         // lanes of the last vector that C has
-};
-
-// a_stride is from row to row, and A's rows are contiguous; or, if ByColumn, from k to k + 1, and its columns are.
-template <class T, bool ByColumn, int Rows, int Vectors> void tile(const TileArgs<T>& t) {
-    Vec<T> sums[Rows][Vectors];
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i)
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) sums[i][v] = Vec<T>{};
-    const T* a = t.a;
-    const T* b = t.b;
-    const int64_t a_stride = t.a_stride, b_stride = t.b_stride;
-    for (int64_t p = 0; p < t.k; ++p) {
-        Vec<T> row[Vectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) row[v] = load(b + v * lanes<T>);
-#pragma GCC unroll 16
-        for (int i = 0; i < Rows; ++i) {
-            const Vec<T> x = splat(ByColumn ? a[i] : a[i * a_stride]);
-#pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) sums[i][v] += x * row[v];
-        }
-        a += ByColumn ? a_stride : 1;
-        b += b_stride;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-        T* c = t.c + i * t.c_stride;
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v, c += lanes<T>) {
-            const bool whole = v + 1 < Vectors || t.tail == lanes<T>;
-            if (t.accumulate) sums[i][v] += whole ? load(c) : load(c, t.tail);
-            if (whole) {
-                store(c, sums[i][v]);
-            } else {
-                store(c, sums[i][v], t.tail);
-            }
-        }
-    }
-}
-
-template <class T> using TileFunction = void (*)(const TileArgs<T>&);
-
-template <class T, bool ByColumn, int Vectors, int... Row>
-constexpr void list_tiles(TileFunction<T> (&list)[most_rows], std::integer_sequence<int, Row...>) {
-    ((list[Row] = tile<T, ByColumn, Row + 1, Vectors>), ...);
-}
-
-// tiles<T>.of[by column][vectors - 1][rows - 1]
-template <class T> struct Tiles {
-    TileFunction<T> of[2][max_vectors][most_rows] = {};
-
-    constexpr Tiles() { add(std::make_integer_sequence<int, max_vectors>()); }
-
-    template <int... V> constexpr void add(std::integer_sequence<int, V...>) {
-        (list_tiles<T, false, V + 1>(of[0][V], std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
-        (list_tiles<T, true, V + 1>(of[1][V], std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
-    }
-};
-
-template <class T> constexpr Tiles<T> tiles;
-
-// ---- packing --------------------------------------------------------------------------------------------------------
-
-// panel[k, columns] = B, where `columns` is whole vectors and those past `valid` are zero.
-template <class T>
-void pack_panel(int64_t k, int64_t valid, int64_t columns, const T* b, int64_t row_stride, int64_t col_stride, T* panel) {
-    if (row_stride == 1 && col_stride != 1) {
-        transpose(valid, k, b, col_stride, panel, columns);
-        for (int64_t p = 0; p < k && valid < columns; ++p)
-            for (int64_t j = valid; j < columns; ++j) panel[p * columns + j] = 0;
-        return;
-    }
-    for (int64_t p = 0; p < k; ++p, panel += columns) {
-        const T* row = b + p * row_stride;
-        int64_t j = 0;
-        if (col_stride == 1) {
-            for (; j + lanes<T> <= valid; j += lanes<T>) store(panel + j, load(row + j));
-        }
-        for (; j < valid; ++j) panel[j] = row[j * col_stride];
-        for (; j < columns; ++j) panel[j] = 0;
-    }
-}
-
-// strip[k, rows] = A transposed. Contiguous columns of A are copied by whole vectors, of which the next copy overwrites
-// what is past `rows`: there must be room for one vector after the strip. (Zen 3, 784 x 128 with k = 32: 78 GFLOP/s with
-// vectors, 60 element by element.)
-template <class T> void pack_strip(int64_t k, int64_t rows, const T* a, int64_t row_stride, int64_t col_stride, T* strip) {
-    int64_t p = 0;
-    if (row_stride == 1) {
-        const int64_t last = (rows - 1) / lanes<T> * lanes<T>;
-        // As long as A's memory goes on for a whole vector.
-        for (; p < k && (k - 1 - p) * col_stride + rows >= last + lanes<T>; ++p)
-            for (int64_t i = 0; i <= last; i += lanes<T>) store(strip + p * rows + i, load(a + p * col_stride + i));
-    }
-    for (; p < k; ++p)
-        for (int64_t i = 0; i < rows; ++i) strip[p * rows + i] = a[i * row_stride + p * col_stride];
 }
 
 // ---- the epilogue ---------------------------------------------------------------------------------------------------
@@ -317,29 +177,40 @@ private:
     int64_t panel_at(int64_t panel) const { return panels_of_.begin(panel) * lanes<T>; }
     bool packed(int64_t panel) const { return pack_all_ || panel_at(panel + 1) > width_; }
 
+    // Packing a panel costs about as much as a strip that passes it, and packing a strip as much as a panel. It pays
+    // when many do, unless all of B's block lies together in L1 anyway; strips only together with panels. Rows of A are
+    // nearly as good as strips, columns of A are not. (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed for
+    // 32 rows, the same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) The last panel is padded with zeros to
+    // whole vectors.
     void pack_b(int64_t height) {
-        // Packing a panel costs about as much as a strip that passes it. It pays when many do, unless all of B's block
-        // lies together in L1 anyway. (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed for 32 rows, the
-        // same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) The last panel is padded with zeros to whole vectors.
         const bool lies_together = k_ * args_.b_row_stride * static_cast<int64_t>(sizeof(T)) <= l1_bytes;
-        pack_all_ = args_.b_col_stride != 1 || (!lies_together && height > 8 * tile_rows_);
-        for (int64_t panel = 0; panel < panels_of_.count; ++panel) {
-            if (!packed(panel)) continue;
+        const bool many_strips = height > 8 * tile_rows_;
+        const bool any_strides = args_.a_col_stride != 1 && args_.a_row_stride != 1;
+        const bool far_apart = args_.a_col_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
+        pack_a_ = any_strides || (many_strips && panels_of_.count >= (far_apart ? 2 : 8));
+        pack_all_ = pack_a_ || args_.b_col_stride != 1 || (many_strips && !lies_together);
+        const bool padded = panel_at(panels_of_.count) > width_;
+        const int64_t whole = args_.b_col_stride != 1 ? 0 : panels_of_.count - padded;
+        for (int64_t first = 0; pack_all_ && first < whole; first += 4) {
+            pack_panels(k_, panels_of_, first, std::min(whole, first + 4), b_ + columns_.begin, args_.b_row_stride, panels_);
+        }
+        for (int64_t panel = whole; panel < panels_of_.count; ++panel) {
             const int64_t begin = panel_at(panel), end = panel_at(panel + 1);
             pack_panel(k_, std::min(end, width_) - begin, end - begin, b_ + (columns_.begin + begin) * args_.b_col_stride,
                        args_.b_row_stride, args_.b_col_stride, panels_ + begin * k_);
         }
     }
 
-    // The rows of C in the current columns, with the current part of k: strips within groups of panels that fit in L1.
+    // The rows of C in the current columns, with the current part of k: strips within groups of panels. Panels that packed
+    // strips pass stay in L1. Rows or columns of A as they lie are worth keeping there instead, since the processor is bad
+    // at fetching many short pieces ahead (Zen 3, 128 x 64, k = 784: 63 GFLOP/s with the panels in L1, 82 with A); and an
+    // update, which streams through its parameter, wants long pieces of rows.
     void multiply(Range rows) const {
         const Parts strips(rows.end - rows.begin, tile_rows_);
-        const bool by_column = args_.a_row_stride == 1 && args_.a_col_stride != 1;
-        const bool far_apart = args_.a_col_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
-        const bool pack_a = by_column ? (far_apart && k_ > 8) || panels_of_.count >= 8 : args_.a_col_stride != 1;
+        const From from = pack_a_ ? From::strip : args_.a_col_stride == 1 ? From::rows : From::columns;
+        if (pack_a_) pack_strips(k_, strips, a_ + rows.begin * args_.a_row_stride, args_.a_row_stride, args_.a_col_stride, strips_);
         const bool update = args_.epilogue.rule != nullptr;
-        // An update streams through its parameter: it wants long pieces of rows, more than B's place in L1.
-        const int64_t group_bytes = update ? l2_bytes * 2 / 3 : l1_bytes;
+        const int64_t group_bytes = update || !pack_a_ ? l2_bytes * 2 / 3 : l1_bytes;
         const int64_t group = std::max<int64_t>(1, group_bytes / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
         for (int64_t first = 0; first < panels_of_.count; first += group) {
             const int64_t past = std::min(panels_of_.count, first + group);
@@ -347,14 +218,11 @@ private:
             for (int64_t strip = 0; strip < strips.count; ++strip) {
                 const int64_t begin = strips.begin(strip), row = rows.begin + begin;
                 const int64_t count = strips.begin(strip + 1) - begin;
-                if (pack_a && first == 0) {
-                    pack_strip(k_, count, a_ + row * args_.a_row_stride, args_.a_row_stride, args_.a_col_stride, strips_ + begin * k_);
-                }
                 TileArgs<T> t;
                 t.k = k_;
                 t.accumulate = accumulate_;
-                t.a = pack_a ? strips_ + begin * k_ : a_ + row * args_.a_row_stride;
-                t.a_stride = pack_a ? count : by_column ? args_.a_col_stride : args_.a_row_stride;
+                t.a = pack_a_ ? strips_ + begin * k_ : a_ + row * args_.a_row_stride;
+                t.a_stride = from == From::rows ? args_.a_row_stride : args_.a_col_stride;
                 T* const sums = update ? sums_ : c_ + row * args_.c_row_stride + columns_.begin + left;
                 t.c_stride = update ? right - left : args_.c_row_stride;
                 if (update) epilogue_.prefetch(row, columns_.begin + left, count, right - left);
@@ -364,7 +232,7 @@ private:
                     t.b_stride = packed(panel) ? end - at : args_.b_row_stride;
                     t.c = sums + at - left;
                     t.tail = static_cast<int>(lanes<T> - std::max<int64_t>(0, end - width_));
-                    tiles<T>.of[by_column || pack_a][(end - at) / lanes<T> - 1][count - 1](t);
+                    tiles<T>.of[static_cast<int>(from)][(end - at) / lanes<T> - 1][count - 1](t);
                 }
                 if (last_) epilogue_(sums, t.c_stride, offset_, row, columns_.begin + left, count, right - left);
             }
@@ -382,7 +250,7 @@ private:
     Parts panels_of_;
     int64_t offset_, k_, width_;
     int tile_rows_;
-    bool accumulate_, last_, pack_all_;
+    bool accumulate_, last_, pack_a_, pack_all_;
 };
 
 // ---- the team -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ inline void exchange(Vec<T>& low, Vec<T>& high, std::integer_sequence<int, Lane.
 }
 
 template <class T, int Width = lanes<T> / 2> inline void transpose_block(Vec<T> (&rows)[lanes<T>]) {
+#pragma GCC unroll 16
     for (int i = 0; i < lanes<T>; ++i)
         if (!(i & Width)) exchange<T, Width>(rows[i], rows[i + Width], std::make_integer_sequence<int, lanes<T>>());
     if constexpr (Width > 1) transpose_block<T, Width / 2>(rows);
@@ -29,8 +30,10 @@ template <class T> inline void transpose(int64_t m, int64_t n, const T* x, int64
         int64_t j = 0;
         for (; j + block <= n; j += block) {
             Vec<T> rows[block];
+#pragma GCC unroll 16
             for (int64_t r = 0; r < block; ++r) rows[r] = load(x + (i + r) * x_stride + j);
             transpose_block<T>(rows);
+#pragma GCC unroll 16
             for (int64_t r = 0; r < block; ++r) store(y + (j + r) * y_stride + i, rows[r]);
         }
         for (; j < n; ++j)
