@@ -135,6 +135,7 @@ fact only "$only"
 
 # --- build -----------------------------------------------------------------------------------------------------------
 options=(--no-build-isolation -C cmake.define.TILEFUSE_CUDA=ON -C "cmake.define.TILEFUSE_CUDA_ARCHITECTURES=${capability/./}")
+options+=(-C cmake.define.CMAKE_CUDA_FLAGS=-lineinfo) # for the sanitizers' findings; costs no speed
 newest=12 # the CUDA that the driver is for
 [ "${driver%%.*}" -lt 580 ] || newest=13
 

@@ -22,8 +22,9 @@ def restored() -> Iterator[None]:
     tilefuse.set_precision("float32")
 
 
-def in_a_new_process(code: str) -> Any:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def in_a_new_process(code: str, timeout: float | None = None) -> Any:
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout)
     return json.loads(result.stdout)
 
 
@@ -103,6 +104,32 @@ print(json.dumps([threads, sorted({m.partition(".")[0] for m in set(sys.modules)
     threads, modules = in_a_new_process(code)
     assert threads == before
     assert set(modules) - sys.stdlib_module_names <= {"tilefuse", "numpy"}
+
+
+def test_a_program_is_printed_while_another_thread_trains_it() -> None:
+    # The run holds the program and takes the GIL for each report: whoever waits for it must not hold that.
+    printed = in_a_new_process(
+        """
+import json, threading
+import numpy as np
+import tilefuse
+from tilefuse import layers
+
+model = tilefuse.Sequential([layers.Input((64,)), layers.Dense(256, "relu"), layers.Dense(10)])
+model.compile("adam", tilefuse.losses.SparseCategoricalCrossentropy(from_logits=True))
+x, y = np.ones((4096, 64), "float32"), np.zeros(4096, "int32")
+model.fit(x[:32], y[:32], batch_size=32, verbose=0)
+training = threading.Thread(target=lambda: model.fit(x, y, batch_size=32, epochs=5, verbose=0))
+training.start()
+printed = []
+while training.is_alive():
+    printed.append(len(repr(model.program)) + len(model.program.stages) + model.program.bytes)
+training.join()
+print(json.dumps(len(printed) > 0 and len(set(printed)) == 1))
+""",
+        timeout=60,
+    )
+    assert printed is True
 
 
 def test_unknown_attribute() -> None:

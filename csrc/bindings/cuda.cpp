@@ -10,11 +10,7 @@
 namespace tilefuse::bindings {
 namespace {
 
-void check(cudaError_t error, const char* what) {
-    if (error == cudaSuccess) return;
-    cudaGetLastError();  // or the next kernel's launch would report it again
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
-}
+using cuda::check;
 
 // 1000 * major + 10 * minor; 0 where there is no driver.
 int driver_version() {
@@ -60,6 +56,7 @@ void bind_machine(py::module_& m) {
     m.def("synchronize",
           [](uintptr_t stream) {
               const py::gil_scoped_release release;
+              const cuda::DeviceScope scope(cuda::device_in_use());
               check(cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(stream)), "waiting for a stream");
           },
           py::arg("stream"), "Waits for all that was queued on the stream; 1 is the default stream, as in the runtime.");

@@ -17,7 +17,7 @@ inline py::array view(const py::object& owner, uintptr_t address, const std::vec
     const void* memory = reinterpret_cast<const void*>(address);
     if (size > 0 && !backend::owns(memory)) {
         throw py::value_error("an array of shape " + shape_text(shape) + " does not lie in the memory of device '" +
-                              backend::name() + "'");
+                              backend::name() + "', or lies on another GPU than the one in use: copy it there");
     }
     py::array a = strides ? py::array(dtype, shape, *strides, memory, owner) : py::array(dtype, shape, memory, owner);
     if (read_only) a.attr("flags").attr("writeable") = false;

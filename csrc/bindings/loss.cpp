@@ -28,9 +28,10 @@ const void* class_ids(const py::array& labels, py::ssize_t rows, int64_t classes
         throw py::type_error("labels have dtype " + py::str(labels.dtype()).cast<std::string>() +
                              "; expected int32 class ids: convert them with .astype(numpy.int32)");
     }
-    if (!(labels.flags() & py::array::c_style) || labels.size() != rows) {
+    const bool packed = (labels.flags() & py::array::c_style) && (labels.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+    if (!packed || labels.size() != rows) {
         throw py::value_error("labels have shape " + shape_text(shape_of(labels)) + "; expected " +
-                              std::to_string(rows) + " class ids, C-contiguous");
+                              std::to_string(rows) + " class ids, C-contiguous and aligned");
     }
     const auto* ids = static_cast<const int32_t*>(labels.data());
     std::vector<int32_t> on_host;

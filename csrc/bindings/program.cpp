@@ -333,6 +333,8 @@ private:
 
 const Binding binding = [](py::module_& m) {
     using namespace py::literals;
+    // What waits for a run of another thread's to end: the run takes the GIL now and then, to report its progress.
+    using without_gil = py::call_guard<py::gil_scoped_release>;
     py::class_<BoundProgram>(m, "Program", "A network compiled for training, evaluation and prediction.")
         .def(py::init<const py::list&, Shape, int64_t, const py::object&, const py::object&, const std::string&, const std::string&>(),
              "layers"_a, "input_shape"_a, "batch"_a, "loss"_a = py::none(), "optimizer"_a = py::none(), "dtype"_a = "float32",
@@ -343,21 +345,31 @@ const Binding binding = [](py::module_& m) {
              "interval"_a = seconds_between_polls)
         .def("evaluate", &BoundProgram::evaluate, "x"_a, "y"_a, "sample_weight"_a = py::none())
         .def("predict", &BoundProgram::predict, "x"_a, "out"_a)
-        .def("describe", [](BoundProgram& p) { return p.program().describe(); })
-        .def("__repr__", [](BoundProgram& p) { return p.program().describe(); })
+        .def("describe", [](BoundProgram& p) { return p.program().describe(); }, without_gil())
+        .def("__repr__", [](BoundProgram& p) { return p.program().describe(); }, without_gil())
         .def_property("iteration", [](const BoundProgram& p) { return p.program().iteration; },
                       [](BoundProgram& p, uint64_t n) { p.program().iteration = n; })
-        .def_property_readonly("stages", [](BoundProgram& p) { return p.program().stages(); })
-        .def("profile", [](BoundProgram& p, bool on) { p.program().profile(on); }, "on"_a = true,
+        .def_property_readonly("stages", [](BoundProgram& p) {
+            const py::gil_scoped_release release;
+            return p.program().stages();
+        })
+        .def("profile", [](BoundProgram& p, bool on) { p.program().profile(on); }, "on"_a = true, without_gil(),
              "Times each stage of the training steps from now on (some 50 ns a stage and step), or stops doing so.")
         .def_property_readonly("timings", [](BoundProgram& p) {
+            const std::vector<program::StageTime> timings = [&] {
+                const py::gil_scoped_release release;
+                return p.program().timings();
+            }();
             py::list times;
-            for (const program::StageTime& t : p.program().timings())
+            for (const program::StageTime& t : timings)
                 times.append(py::dict("stage"_a = t.text, "work"_a = t.work, "wait"_a = t.wait));
             return times;
         }, "Of the steps since `profile`: a dict for each stage, with its text (\"stage\"), the seconds a step that its slowest "
            "thread worked (\"work\"), and those that a thread waited at the barrier before it (\"wait\").")
-        .def_property_readonly("bytes", [](BoundProgram& p) { return p.program().bytes(); })
+        .def_property_readonly("bytes", [](BoundProgram& p) {
+            const py::gil_scoped_release release;
+            return p.program().bytes();
+        })
         .def_property_readonly("output_shape", [](const BoundProgram& p) { return py::tuple(py::cast(output_shape(p.program().spec()))); });
 };
 

@@ -112,6 +112,7 @@ public:
     explicit TeamRunner(const tilefuse_optimizer& rule) { state_.rule = rule; }
 
     StepState* state() override { return &state_; }
+    void* allocate(size_t bytes) override { return backend::allocate(bytes); }
     std::unique_ptr<Execution> prepare(Plan& plan) override { return std::make_unique<TeamExecution>(plan); }
 
     void begin(const Run& run) override {

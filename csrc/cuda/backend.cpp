@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
-#include <new>
 #include <vector>
 
 #include "cuda/kernels.h"
@@ -18,7 +17,8 @@ std::atomic<int> device_index{0};
 }
 
 void use_device(int index) {
-    check(cudaSetDevice(index), "choosing device " + std::to_string(index));
+    const DeviceScope scope(index);
+    check(cudaFree(nullptr), "using the GPU");  // makes its context
     device_index = index;
 }
 int device_in_use() { return device_index; }
@@ -44,18 +44,6 @@ cudaStream_t stream() {
     return streams[device];
 }
 
-template <class Allocate> void* allocated(size_t bytes, const Allocate& allocate) {
-    const cuda::DeviceScope scope(cuda::device_in_use());
-    void* memory = nullptr;
-    const cudaError_t error = allocate(&memory, std::max<size_t>(bytes, 1));
-    if (error == cudaErrorMemoryAllocation) {
-        cudaGetLastError();  // it is told here
-        throw std::bad_alloc();
-    }
-    check(error, "allocating " + std::to_string(bytes) + " bytes of device memory");
-    return memory;
-}
-
 }  // namespace
 
 #if defined(TILEFUSE_SIMT)
@@ -75,14 +63,16 @@ program::Machine machine() {
 }
 
 void* allocate(size_t bytes) {
-    return allocated(bytes, [](void** memory, size_t size) { return cudaMalloc(memory, size); });
+    const cuda::DeviceScope scope(cuda::device_in_use());
+    return cuda::allocated([bytes](void** memory) { return cudaMalloc(memory, std::max<size_t>(bytes, 1)); });
 }
 
 #if defined(TILEFUSE_SIMT)
 void* allocate_visible(size_t bytes) { return allocate(bytes); }
 #else
 void* allocate_visible(size_t bytes) {
-    return allocated(bytes, [](void** memory, size_t size) { return cudaMallocManaged(memory, size); });
+    const cuda::DeviceScope scope(cuda::device_in_use());
+    return cuda::allocated([bytes](void** memory) { return cudaMallocManaged(memory, std::max<size_t>(bytes, 1)); });
 }
 #endif
 
@@ -94,7 +84,7 @@ bool owns(const void* pointer) {
 #if !defined(TILEFUSE_SIMT)
     if (attributes.type == cudaMemoryTypeManaged) return true;
 #endif
-    return attributes.type == cudaMemoryTypeDevice;
+    return attributes.type == cudaMemoryTypeDevice && attributes.device == cuda::device_in_use();
 }
 
 void copy_in(void* to, const void* from_host, size_t bytes) {

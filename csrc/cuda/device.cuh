@@ -28,7 +28,8 @@ template <class T> struct SharedType {
 };
 
 // TILEFUSE_SHARED(float[32][33], tile): an array that the threads of a block share, not initialised.
-#define TILEFUSE_SHARED(type_, name) __shared__ typename ::tilefuse::cuda::SharedType<type_>::type name
+// It is aligned to 16 bytes, for packs.
+#define TILEFUSE_SHARED(type_, name) __shared__ __align__(16) typename ::tilefuse::cuda::SharedType<type_>::type name
 
 // The shared memory that the launch asked for, 16-byte aligned.
 template <class T> __device__ __forceinline__ T* dynamic_shared() {
@@ -115,7 +116,7 @@ __device__ __forceinline__ uint32_t to_tf32(float x) {
 #if __CUDA_ARCH__ >= 800
     uint32_t y;
     asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(y) : "f"(x));
-    return y;
+    return y & 0xffffe000u;  // the ISA leaves the other bits open
 #else
     return __float_as_uint(x) & 0xffffe000u;
 #endif
@@ -153,13 +154,15 @@ __device__ __forceinline__ void load_matrices(uint32_t (&fragment)[4], const voi
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                 : "r"(address));
+                 : "r"(address)
+                 : "memory");
 }
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                 : "r"(address));
+                 : "r"(address)
+                 : "memory");
 }
 
 }  // namespace tilefuse::cuda

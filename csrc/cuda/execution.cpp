@@ -141,7 +141,9 @@ private:
         };
         for (Step& step : steps_)
             if (same(step)) return step;
-        constexpr size_t most_steps = 4;  // with and without weights and predictions
+        // With and without weights and predictions. (Where nothing is gathered each batch binds other addresses, and a
+        // step seldom comes again: evaluation and prediction don't gain from graphs.)
+        constexpr size_t most_steps = 4;
         if (steps_.size() == most_steps) steps_.erase(steps_.begin());
         Step& step = steps_.emplace_back();
         for (const Stage& stage : plan_.stages) step.enabled.push_back(stage.enabled);
@@ -150,7 +152,12 @@ private:
     }
 
     void queue_stage(const Stage& stage) {
-        if (stage.enabled) std::visit([this](const auto& args) { cuda::queue(context_, args); }, stage.args);
+        if (!stage.enabled) return;
+        try {
+            std::visit([this](const auto& args) { cuda::queue(context_, args); }, stage.args);
+        } catch (const std::runtime_error& error) {
+            throw std::runtime_error("stage '" + stage.text + "': " + error.what());
+        }
     }
 
     void queue_stages() {
@@ -199,6 +206,11 @@ public:
     ~StreamRunner() override { cudaStreamSynchronize(stream_); }
 
     StepState* state() override { return &queue_->step; }
+
+    void* allocate(size_t bytes) override {
+        const cuda::DeviceScope scope(device_);
+        return cuda::allocated([bytes](void** memory) { return cudaMalloc(memory, bytes); });
+    }
 
     std::unique_ptr<Execution> prepare(Plan& plan) override {
         const cuda::DeviceScope scope(device_);

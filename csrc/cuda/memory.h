@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
 #include <utility>
 
 #include "cuda/launch.h"
@@ -9,6 +10,7 @@
 namespace tilefuse::cuda {
 
 // The GPU that single kernels, and programs made from now on, use: of the process, where CUDA's own is of each thread.
+// Throws if it can't be used: another process has it for itself, say, or its memory is full.
 void use_device(int index);
 int device_in_use();
 
@@ -30,6 +32,18 @@ private:
     bool changed_ = false;
 };
 
+// What allocate(&memory) allocated; std::bad_alloc where the GPU has no room for it.
+template <class Allocate> void* allocated(const Allocate& allocate) {
+    void* memory = nullptr;
+    const cudaError_t error = allocate(&memory);
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError();  // it is told here
+        throw std::bad_alloc();
+    }
+    check(error, "allocating device memory");
+    return memory;
+}
+
 // Memory that grows when more is asked for; what it held is lost then.
 class Memory {
 public:
@@ -42,7 +56,7 @@ public:
         if (bytes > bytes_) {
             cudaFree(std::exchange(data_, nullptr));
             bytes_ = 0;
-            check(cudaMalloc(&data_, bytes), "allocating " + std::to_string(bytes) + " bytes of device memory");
+            data_ = allocated([bytes](void** memory) { return cudaMalloc(memory, bytes); });
             bytes_ = bytes;
         }
         return data_;

@@ -259,12 +259,18 @@ struct Split {
             b[part][0] = first.of[part];
             b[part][1] = second.of[part];
         }
-        mma_tf32_m16n8k8(sums, a.of[2], finite);
-        mma_tf32_m16n8k8(sums, a.finite, b[2]);
-        mma_tf32_m16n8k8(sums, a.of[1], b[1]);
-        mma_tf32_m16n8k8(sums, a.of[1], finite);
-        mma_tf32_m16n8k8(sums, a.finite, b[1]);
-        mma_tf32_m16n8k8(sums, a.of[0], b[0]);
+        // Tensor cores cut off what they add to a sum (Fasi, Higham, Mikaitis, Pranesh: Numerical behavior of NVIDIA tensor
+        // cores, 2021), which over many steps drifts one way: the long sum is made by rounded additions (Ootomo, Yokota:
+        // Recovering single precision accuracy from Tensor Cores, 2022).
+        float products[4] = {};
+        mma_tf32_m16n8k8(products, a.of[2], finite);
+        mma_tf32_m16n8k8(products, a.finite, b[2]);
+        mma_tf32_m16n8k8(products, a.of[1], b[1]);
+        mma_tf32_m16n8k8(products, a.of[1], finite);
+        mma_tf32_m16n8k8(products, a.finite, b[1]);
+        mma_tf32_m16n8k8(products, a.of[0], b[0]);
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < 4; ++i) sums[i] += products[i];
     }
 };
 
@@ -587,12 +593,12 @@ Gradients gradients_of(const tilefuse_mlp_args& args) {
     return g;
 }
 
-// Matrix units for these formats came with sm_80.
+// Tensor cores for these formats came with sm_80: the code that runs here must have been compiled for it, as well. (PTX
+// for sm_75 runs on later GPUs, too.)
 bool has_matrix_units() {
-    int device = 0, major = 0;
-    check(cudaGetDevice(&device), "mlp");
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "mlp");
-    return major >= 8;
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(forward<Mma<Split>>)), "mlp");
+    return attributes.ptxVersion >= 80;
 }
 
 void run_forward(const Context& context, const tilefuse_mlp_args& args) {

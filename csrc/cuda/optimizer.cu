@@ -11,7 +11,7 @@
 namespace tilefuse::cuda {
 namespace optimizers {
 
-constexpr int most_tensors = 48;  // 4 KB of kernel parameters hold 49
+constexpr int most_tensors = 48;  // 4 KB of kernel parameters hold 50, and there are others
 
 // Tensors, and the slices that blocks take: those of tensor i end before slice past[i].
 struct Tensors {

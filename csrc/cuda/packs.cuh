@@ -69,7 +69,7 @@ template <class T> Layout layout_of(std::initializer_list<const void*> arrays) {
                                [&](const void* p) { return aligned_past(static_cast<const T*>(p), phase, 16); })};
 }
 
-// Blocks in which every thread has one pack. A grid has at most 2^31 - 1 of them: 2^41 bytes.
+// Blocks in which every thread has one pack. A grid has at most 2^31 - 1 of them: 2^43 bytes.
 template <class T> dim3 blocks_for(int64_t elements, const Layout& layout) {
     return dim3(static_cast<unsigned>(quotient(elements + layout.phase, threads_of_block * pack_size<T>)));
 }

@@ -39,6 +39,7 @@ class Runner {
 public:
     virtual ~Runner() = default;
     virtual program::StepState* state() = 0;  // in the machine's memory
+    virtual void* allocate(size_t bytes) = 0;  // where this program runs: as backend::allocate did when it was made
     virtual std::unique_ptr<Execution> prepare(program::Plan& plan) = 0;
 
     // The data may be anywhere, and must stay as they are until the run's last step is done.

@@ -61,24 +61,22 @@ void place_buffers(Plan& plan) {
     }
 }
 
-void allocate(Plan& plan) {
-    const size_t bytes = static_cast<size_t>(std::max<int64_t>(64, plan.arena_bytes));
-    char* memory = static_cast<char*>(backend::allocate(bytes));
-    plan.arena = {memory, backend::release};
-    for (const Stage& stage : plan.stages) {
+}  // namespace
+
+void Plan::lie_at(void* memory) {
+    arena = {static_cast<char*>(memory), backend::release};
+    for (const Stage& stage : stages) {
         for (const Use& use : stage.uses) {
-            const Buffer& b = plan.buffers[static_cast<size_t>(use.buffer)];
-            if (b.in_arena) use.set(memory + b.offset);
+            const Buffer& b = buffers[static_cast<size_t>(use.buffer)];
+            if (b.in_arena) use.set(arena.get() + b.offset);
             for (int input = 0; input < input_count; ++input)
-                if (plan.inputs[input] == use.buffer) {
-                    plan.input_uses[input].push_back(&use);
-                    if (b.in_arena) plan.bound[input] = memory + b.offset;
+                if (inputs[input] == use.buffer) {
+                    input_uses[input].push_back(&use);
+                    if (b.in_arena) bound[input] = arena.get() + b.offset;
                 }
         }
     }
 }
-
-}  // namespace
 
 void Plan::bind(Input input, const void* address) {
     if (bound[input] == address) return;
@@ -115,7 +113,6 @@ void Plan::predict_to(char* all, int64_t first) {
 void place(Plan& plan) {
     place_barriers(plan);
     place_buffers(plan);
-    allocate(plan);
 }
 
 }  // namespace tilefuse::program

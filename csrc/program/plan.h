@@ -67,6 +67,8 @@ struct Plan {
     Plan() = default;
     Plan(const Plan&) = delete;
 
+    void lie_at(void* memory);  // takes it for the arena: arena_bytes from backend::allocate or Runner::allocate
+
     // The next step's samples: those that `order_of` names, gathered in a training step; or those from `first` on,
     // where they lie.
     void gather(const Data& data, const int64_t* order_of);
@@ -92,7 +94,7 @@ struct Machine {
 // here.
 std::unique_ptr<Plan> lower(const Spec& spec, Mode mode, int64_t batch, const Machine& machine, StepState* state);
 
-// Puts barriers where one member needs what another wrote, and gives every buffer its place in the arena.
+// Puts barriers where one member needs what another wrote, and gives every buffer its offset in the arena.
 void place(Plan& plan);
 
 std::string describe(const Spec& spec, const Plan& plan);

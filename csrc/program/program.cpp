@@ -45,6 +45,7 @@ Program::Ready& Program::ready(Mode mode, int64_t batch) {
     if (plans_.size() == most_plans) plans_.erase(plans_.begin());
     Ready r;
     r.plan = lower(spec_, mode, batch, machine_, runner_->state());
+    r.plan->lie_at(runner_->allocate(static_cast<size_t>(std::max<int64_t>(64, r.plan->arena_bytes))));
     r.execution = runner_->prepare(*r.plan);
     r.execution->profile(profiling_);
     plans_.push_back(std::move(r));

@@ -106,6 +106,11 @@ cudaError_t cudaDriverGetVersion(int*);
 cudaError_t cudaRuntimeGetVersion(int*);
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;  // static
+    int maxThreadsPerBlock, ptxVersion, binaryVersion;
+};
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* function);
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute, int value);
 
 // ---- streams, events, graphs ----------------------------------------------------------------------------------------

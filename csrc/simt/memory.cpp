@@ -192,14 +192,15 @@ void* shared_array(SharedSite& site, size_t bytes, size_t alignment, Where where
     if (site.block == block.serial) return site.memory;
     shared.static_bytes = (shared.static_bytes + alignment - 1) / alignment * alignment + bytes;
     const SharedArray* array = nullptr;
-    if (shared.static_bytes <= max_static_shared && shared.static_bytes + block.launch->shared_bytes <= max_shared) {
+    const size_t most = most_shared_bytes(block.launch->function);
+    if (shared.static_bytes <= max_static_shared && shared.static_bytes + block.launch->shared_bytes <= most) {
         array = add_shared(site.name, bytes);
     }
     if (!array) {
         fail({.kind = "shared memory", .thread = block.running->index, .where = where},
              "with %s a block has %zu bytes of static and %zu of dynamic shared memory; it may have %zu and, together, "
-             "%zu",
-             site.name, shared.static_bytes, block.launch->shared_bytes, max_static_shared, max_shared);
+             "%zu (more than 48 KB where cudaFuncSetAttribute has asked for more)",
+             site.name, shared.static_bytes, block.launch->shared_bytes, max_static_shared, most);
     }
     site.memory = array->begin;
     site.block = block.serial;

@@ -42,6 +42,8 @@ namespace {
 thread_local cudaError_t last_error = cudaSuccess;
 int captures = 0;  // under way
 std::map<std::string, int> registers;
+std::mutex asked_mutex;
+std::map<const void*, size_t> dynamic_bytes_asked_for;  // of functions
 std::atomic<uint64_t> captured = 0, graphs_launched = 0, waited = 0;
 
 cudaError_t result(cudaError_t error) {
@@ -81,7 +83,7 @@ cudaError_t check_launch(const Launch& launch) {
     if (gx > 0x7fffffffu || gy > 65535 || gz > 65535) return cudaErrorInvalidConfiguration;
     if (bx > max_threads || by > max_threads || bz > 64) return cudaErrorInvalidConfiguration;
     if (uint64_t{bx} * by * bz > max_threads) return cudaErrorInvalidConfiguration;
-    if (launch.shared_bytes > max_shared) return cudaErrorInvalidValue;
+    if (launch.shared_bytes > most_shared_bytes(launch.function)) return cudaErrorInvalidValue;
     const auto known = registers.find(launch.kernel);
     if (known != registers.end()) {  // given to warps, in units of 8 a thread
         const unsigned warps = (bx * by * bz + warp_size - 1) / warp_size;
@@ -122,6 +124,13 @@ void set(void* to, int value, size_t bytes) {
 }
 
 }  // namespace
+
+size_t most_shared_bytes(const void* function) {
+    std::lock_guard lock(asked_mutex);
+    const auto asked = dynamic_bytes_asked_for.find(function);
+    const bool more = asked != dynamic_bytes_asked_for.end() && asked->second > max_static_shared;
+    return more ? max_shared : max_static_shared;
+}
 
 cudaError_t queue(const Launch& launch, Stream* stream) {
     const cudaError_t refused = check_launch(launch);
@@ -227,8 +236,17 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
     *version = 0;
     return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
-    return result(value >= 0 && static_cast<size_t>(value) <= max_shared ? cudaSuccess : cudaErrorInvalidValue);
+cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute, int value) {
+    if (value < 0 || static_cast<size_t>(value) > max_shared) return result(cudaErrorInvalidValue);
+    std::lock_guard lock(asked_mutex);
+    dynamic_bytes_asked_for[function] = static_cast<size_t>(value);
+    return cudaSuccess;
+}
+// How much static shared memory there is shows only when the kernel runs.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+    *attributes = {.sharedSizeBytes = 0, .maxThreadsPerBlock = static_cast<int>(max_threads), .ptxVersion = 90,
+                   .binaryVersion = 90};
+    return cudaSuccess;
 }
 
 // ---- streams and events ---------------------------------------------------------------------------------------------

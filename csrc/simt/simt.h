@@ -50,6 +50,7 @@ struct Finding : std::runtime_error {
 
 struct Launch {
     const char* kernel;
+    const void* function;
     dim3 grid, block;
     size_t shared_bytes;  // dynamic shared memory
     void (*call)(const void* arguments);  // the kernel, for the running thread
@@ -57,6 +58,7 @@ struct Launch {
     std::shared_ptr<const void> (*keep)(const void* arguments);  // a copy of them
 };
 cudaError_t queue(const Launch&, cudaStream_t);
+size_t most_shared_bytes(const void* function);  // static and dynamic together: more than 48 KB must be asked for
 
 template <class... P> struct Call {
     void (*function)(P...);
@@ -81,7 +83,7 @@ cudaError_t launch(const char* kernel, void (*function)(P...), dim3 grid, dim3 b
     static_assert((std::is_trivially_copyable_v<P> && ...), "a kernel's parameters are copied byte by byte");
     static_assert((sizeof(P) + ... + 0) <= 4096, "a kernel's parameters take up to 4 KB");
     const Call<P...> call{function, {arguments...}};
-    return queue({kernel, grid, block, shared_bytes, Call<P...>::call, &call, Call<P...>::keep}, stream);
+    return queue({kernel, reinterpret_cast<const void*>(function), grid, block, shared_bytes, Call<P...>::call, &call, Call<P...>::keep}, stream);
 }
 
 // Registers that a thread of this kernel uses, from nvcc's report: launches with more than 65536 a block are refused.

@@ -42,7 +42,7 @@ def use(device: str) -> None:
     """Use ``"cpu"``, ``"simt"``, ``"cuda"`` or ``"cuda:<index>"``; DeviceError says why it can't be."""
     module = module_of(device)
     if device.startswith("cuda"):
-        module.set_device(_index(device))
+        _choose(device, module)
         module = ArraysIn(module)
     _Current.device, _Current.module = device, module
 
@@ -80,7 +80,7 @@ def on_device(x: Any, name: str) -> Any:
 def best() -> tuple[str, str]:
     """Return the best device that there is, and why there is no better one."""
     try:
-        module_of("cuda")
+        _choose("cuda", module_of("cuda"))
     except DeviceError as error:
         return "cpu", f"not 'cuda': {error.why}"
     return "cuda", ""
@@ -121,14 +121,23 @@ def _cuda(device: str) -> Any:
     if _index(device) >= len(gpus):
         raise _error(device, f"GPUs are counted from 0, and this machine has {len(gpus)}")
     gpu = gpus[_index(device)]
-    if not has_image(gpu["capability"], module.architectures):
+    driver, needed = module.driver_version(), module.runtime_version()
+    if not has_image(gpu["capability"], module.architectures, from_ptx=driver >= needed):
         raise _error(
             device,
             f"this installation has no image for {gpu['name']}, of compute capability "
-            f"{_dotted(gpu['capability'])}: it was built for {_listed(module.architectures)}",
+            f"{_dotted(gpu['capability'])}: it was built for {_listed(module.architectures)} where the "
+            f"driver is for CUDA {_version(needed)} or later, and this one is for CUDA {_version(driver)}",
             _HOW_TO_BUILD.format(option="TILEFUSE_CUDA"),
         )
     return module
+
+
+def _choose(device: str, module: Any) -> None:
+    try:
+        module.set_device(_index(device))
+    except RuntimeError as error:  # in use by one process alone, or full
+        raise _error(device, str(error)) from error
 
 
 def _gpus(device: str, module: Any) -> list[dict[str, Any]]:
@@ -150,10 +159,14 @@ def _gpus(device: str, module: Any) -> list[dict[str, Any]]:
     return gpus
 
 
-def has_image(capability: int, architectures: Sequence[int]) -> bool:
-    """Whether code for `architectures`, with PTX for the last, runs on a GPU of that compute capability."""
+def has_image(capability: int, architectures: Sequence[int], from_ptx: bool = True) -> bool:
+    """Whether code for `architectures`, with PTX for the last, runs on a GPU of that compute capability.
+
+    A driver takes PTX only from a toolkit that is not newer than itself, minor version included (CUDA
+    Compatibility, "Minor Version Compatibility").
+    """
     same_major = any(a // 10 == capability // 10 and a <= capability for a in architectures)
-    return same_major or capability >= architectures[-1]
+    return same_major or (from_ptx and capability >= architectures[-1])
 
 
 def _report_simt() -> str:

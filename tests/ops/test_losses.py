@@ -66,6 +66,13 @@ def test_sizes(ops, name, kind, dtype):
 
 @all_losses
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_sizes_around_48_kilobytes(ops, name, kind, dtype):
+    for classes in (3050, 6100, 12250):  # see test_softmax.py
+        check(ops, name, *problem(name, kind, (2,), classes, dtype))
+
+
+@all_losses
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3), (2, 1, 4)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_leading_axes_and_weights(ops, name, kind, lead, weighted, dtype):

@@ -47,6 +47,15 @@ def test_sizes(ops, name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
+def test_sizes_around_48_kilobytes(ops, name, dtype):
+    # A row, or dy's and y's together: what a block of a GPU has of shared memory without asking for more.
+    rng = np.random.default_rng(0)
+    for cols in (3050, 6100, 6130, 12250, 12300):
+        check(ops, name, normal(rng, (2, cols), dtype, 3.0), normal(rng, (2, cols), dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_columns(ops, name, dtype):
     y = getattr(ops, name)(np.zeros((3, 0), dtype))
     assert y.shape == (3, 0)

@@ -515,6 +515,7 @@ CASE(memory_functions) {
     EXPECT(cudaFree(p) == cudaErrorInvalidValue);
     OK(cudaFree(nullptr));
     EXPECT(cudaMalloc(&p, size_t{1} << 60) == cudaErrorMemoryAllocation);
+    EXPECT(cudaGetLastError() == cudaErrorMemoryAllocation);
     EXPECT(simt::live_allocations().count == before.count);
     EXPECT(std::string(cudaGetErrorName(cudaErrorMemoryAllocation)) == "cudaErrorMemoryAllocation");
     EXPECT(std::string(cudaGetErrorString(cudaErrorMemoryAllocation)) == "out of memory");
@@ -575,6 +576,7 @@ CASE(graphs) {
     EXPECT(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
     EXPECT(cudaMemsetAsync(x, 0, 4, stream) == cudaErrorStreamCaptureInvalidated);
     EXPECT(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated && graph == nullptr);
+    EXPECT(cudaGetLastError() == cudaErrorStreamCaptureInvalidated);
     cudaGetLastError();
     OK(cudaMemsetAsync(x, 0, 4, stream));
 
@@ -681,6 +683,10 @@ CASE(refused_launches) {
     EXPECT(try_launch(1, 1024) == cudaSuccess);
     EXPECT(try_launch(dim3(2, 65535, 1), 1) == cudaSuccess);
     EXPECT(try_launch(1, dim3(4, 4, 64)) == cudaSuccess);
+    EXPECT(try_launch(1, 32, 48 * 1024) == cudaSuccess);
+    EXPECT(try_launch(1, 32, 48 * 1024 + 1) == cudaErrorInvalidValue);
+    const void* function = reinterpret_cast<const void*>(nothing);
+    EXPECT(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 * 1024) == cudaSuccess);
     EXPECT(try_launch(1, 32, 227 * 1024) == cudaSuccess);
     EXPECT(try_launch(1, 1025) == cudaErrorInvalidConfiguration);
     EXPECT(try_launch(1, dim3(32, 33)) == cudaErrorInvalidConfiguration);
