@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -104,8 +105,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     monkeypatch.setitem(__import__("sys").modules, "cupy", cupy)
     monkeypatch.setattr(_device._Current, "device", "cuda")
     monkeypatch.setattr(_device._Current, "module", _cuda_arrays.ArraysIn(module))
+    gc.collect()  # what earlier tests left
     before = simt.live_allocations()
     yield module
+    gc.collect()
     assert simt.live_allocations() == before
     _cuda_arrays.array_module.cache_clear()
 
