@@ -2,8 +2,8 @@
 //
 // A member of the team owns a rectangle of C. It walks over blocks of B's columns that fit in L2 (copied to panels where
 // that pays: matmul_pack.h), and for each over strips of a few rows of A; a tile of C, strip x panel, is accumulated in
-// registers (matmul_tile.h). Every element of C is one chain of multiply-adds in the order of k, whatever the shape of its tile: so the
-// bits don't depend on the number of threads.
+// registers (matmul_tile.h). Every element of C is one chain of multiply-adds in the order of k, whatever the shape of
+// its tile: so the bits don't depend on the number of threads.
 #include "common/activation.h"
 #include "common/dtype.h"
 #include "cpu/kernels.h"

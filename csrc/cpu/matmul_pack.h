@@ -16,6 +16,7 @@ public:
 
     int64_t begin(int64_t part) const { return part * size_ + std::min(part, larger_); }
     int64_t largest() const { return size_ + (larger_ > 0); }
+    int64_t smallest() const { return size_; }
 
     int64_t count = 0;
 
@@ -73,7 +74,8 @@ void pack_strips(int64_t k, const Parts& strips, const T* a, int64_t row_stride,
     constexpr int64_t block = lanes<T>;
     int64_t begun = 0;  // columns of A that are packed
     if (row_stride == 1) {
-        for (; (k - 1 - begun) * col_stride >= block; ++begun) {  // as long as A's memory goes on for a whole vector
+        // As long as A's memory, and each strip, go on for a whole vector.
+        for (; (k - 1 - begun) * std::min(col_stride, strips.smallest()) >= block; ++begun) {
             const T* column = a + begun * col_stride;
             for (int64_t strip = 0; strip < strips.count; ++strip) {
                 const int64_t begin = strips.begin(strip), rows = strips.begin(strip + 1) - begin;
