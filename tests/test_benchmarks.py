@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tilefuse
 from _backends import Backend, backend_names
-from tilefuse import _device, _quickbench
+from tilefuse import _device
+from tilefuse._bench import quick
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,9 +49,9 @@ def test_arrays_lie_where_the_functions_work(name: str, device: str) -> None:
 def test_quick_benchmark(
     device: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_quickbench, "MATMUL_SIZES", (16,))
-    monkeypatch.setattr(_quickbench, "_torch", lambda: None)  # its import takes seconds
-    _quickbench.print_benchmarks(0.001)
+    monkeypatch.setattr(quick, "MATMUL_SIZES", (16,))
+    monkeypatch.setattr(quick, "torch_module", lambda: None)  # its import takes seconds
+    quick.print_benchmarks(0.001)
     out = capsys.readouterr().out
     assert ("on " + device in out) == (device != "cpu")
     peer = "cupy" if device.startswith("cuda") else "numpy"

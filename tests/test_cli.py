@@ -151,8 +151,8 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tilefuse._quickbench.MATMUL_SIZES", (16,))
-    monkeypatch.setattr("tilefuse._quickbench._torch", lambda: None)  # its import takes seconds
+    monkeypatch.setattr("tilefuse._bench.quick.MATMUL_SIZES", (16,))
+    monkeypatch.setattr("tilefuse._bench.quick.torch_module", lambda: None)  # its import takes seconds
     assert cli.main(["bench", "--seconds", "0.001"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^matmul 16 x 16 x 16 +tilefuse +[0-9.]+ us +[0-9.]+ GFLOP/s$", out, re.MULTILINE)

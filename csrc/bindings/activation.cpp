@@ -1,25 +1,24 @@
 #include "bindings/activation.h"
 
+#include <cstring>
+
 #include "bindings/arrays.h"
 
 namespace tilefuse::bindings {
 namespace {
 
-constexpr struct {
-    const char* name;
-    tilefuse_activation activation;
-} activations[] = {
-    {"linear", TILEFUSE_LINEAR},
-    {"relu", TILEFUSE_RELU},
-    {"leaky_relu", TILEFUSE_LEAKY_RELU},
-    {"elu", TILEFUSE_ELU},
-    {"selu", TILEFUSE_SELU},
-    {"sigmoid", TILEFUSE_SIGMOID},
-    {"tanh", TILEFUSE_TANH},
-    {"silu", TILEFUSE_SILU},
-    {"softplus", TILEFUSE_SOFTPLUS},
-    {"gelu_tanh", TILEFUSE_GELU_TANH},
-    {"gelu", TILEFUSE_GELU},
+constexpr Activation activations[] = {
+    {"linear", TILEFUSE_LINEAR, 0},
+    {"relu", TILEFUSE_RELU, 0},
+    {"leaky_relu", TILEFUSE_LEAKY_RELU, 0.2},
+    {"elu", TILEFUSE_ELU, 1},
+    {"selu", TILEFUSE_SELU, 0},
+    {"sigmoid", TILEFUSE_SIGMOID, 0},
+    {"tanh", TILEFUSE_TANH, 0},
+    {"softplus", TILEFUSE_SOFTPLUS, 0},
+    {"silu", TILEFUSE_SILU, 0},
+    {"gelu", TILEFUSE_GELU, 0},
+    {"gelu_tanh", TILEFUSE_GELU_TANH, 0},
 };
 static_assert(std::size(activations) == TILEFUSE_ACTIVATION_COUNT);
 
@@ -55,16 +54,25 @@ void activation_backward(const py::array& dy, const py::array& at, py::array& dx
 
 }  // namespace
 
+const Activation* find_activation(const char* name) {
+    for (const Activation& entry : activations)
+        if (std::strcmp(name, entry.name) == 0) return &entry;
+    return nullptr;
+}
+
 tilefuse_activation activation_from(const std::string& name) {
+    if (const Activation* found = find_activation(name.c_str())) return found->activation;
     std::string known;
-    for (const auto& entry : activations) {
-        if (name == entry.name) return entry.activation;
-        known += std::string(known.empty() ? "" : ", ") + entry.name;
-    }
+    for (const Activation& entry : activations) known += std::string(known.empty() ? "" : ", ") + entry.name;
     throw py::value_error("unknown activation '" + name + "'; expected one of: " + known);
 }
 
 const Binding binding = [](py::module_& m) {
+    m.def("activations", [] {
+        py::dict alphas;
+        for (const Activation& entry : activations) alphas[entry.name] = entry.alpha;
+        return alphas;
+    }, "The activations' names, each with its parameter where nobody says another.");
     m.def("activation", &activation, py::arg("x"), py::arg("y"), py::arg("name"), py::arg("alpha"),
           "y = f(x), elementwise.");
     m.def("activation_backward", &activation_backward, py::arg("dy"), py::arg("at"), py::arg("dx"),

@@ -1,10 +1,25 @@
 // What the CPU's module has beside kernels: instruction sets and threads.
 #include <pybind11/stl.h>
 
-#include "bindings/arrays.h"
+#include "bindings/direct.h"
 #include "cpu/kernels.h"
 
 namespace tilefuse::bindings {
+namespace {
+
+double peak(const std::string& dtype, int64_t turns) {
+    double operations = 0;
+    Cost cost;
+    cost.scratch = peak_scratch;
+    py::gil_scoped_release release;
+    run_team(num_threads(), cost, [&](Team& team) {
+        const double done = kernels().peak(team, dtype == "float64" ? TILEFUSE_FLOAT64 : TILEFUSE_FLOAT32, turns);
+        if (team.rank == 0) operations = done;
+    });
+    return operations;
+}
+
+}  // namespace
 
 void bind_machine(py::module_& m) {
     m.def("isa", [] { return std::string(kernels().isa); }, "The instruction set whose kernels are in use.");
@@ -13,6 +28,9 @@ void bind_machine(py::module_& m) {
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
     m.def("counters", [] { return py::dict(py::arg("parallel_regions") = parallel_regions()); },
           "Counts since the process began: teams of more than one thread opened.");
+    m.def("peak", &peak, py::arg("dtype"), py::arg("turns"),
+          "Does multiply-adds of float32 or float64 and nothing else on all threads; returns how many operations it did.");
+    bind_direct(m);
 }
 
 }  // namespace tilefuse::bindings

@@ -1,5 +1,6 @@
 #include "bindings/activation.h"
 #include "bindings/arrays.h"
+#include "bindings/direct.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -12,53 +13,68 @@ bool whole_strides(const py::array& a) {
     return reinterpret_cast<uintptr_t>(a.data()) % static_cast<size_t>(a.itemsize()) == 0;
 }
 
-void check_operand(const py::array& a, const char* name, tilefuse_dtype dtype, py::ssize_t ndim) {
+void check_operand(const py::array& a, const char* name, tilefuse_dtype dtype) {
     if (dtype_of(a, name) != dtype) throw py::type_error(std::string(name) + "'s dtype differs from a's: pass all arrays in one dtype");
-    if (a.ndim() != ndim) throw py::value_error(std::string(name) + " has " + std::to_string(a.ndim()) + " axes; expected " + std::to_string(ndim));
     if (!whole_strides(a)) throw py::value_error(std::string(name) + " is not aligned to its elements: pass a copy");
+}
+
+// Shapes and strides of a and b, each with its last two axes swapped if transposed; leading axes broadcast.
+// Returns whether they fit.
+bool set_operands(tilefuse_matmul_args& args, const py::array& a, bool transpose_a, const py::array& b, bool transpose_b) {
+    const py::ssize_t lead_a = a.ndim() - 2, lead_b = b.ndim() - 2, axes = std::max(lead_a, lead_b);
+    if (lead_a < 0 || lead_b < 0 || axes > TILEFUSE_MAX_BATCH_AXES) return false;
+    const py::ssize_t row_a = lead_a + transpose_a, col_a = lead_a + !transpose_a;
+    const py::ssize_t row_b = lead_b + transpose_b, col_b = lead_b + !transpose_b;
+    args.m = a.shape(row_a);
+    args.k = a.shape(col_a);
+    args.n = b.shape(col_b);
+    args.a_row_stride = stride_of(a, row_a);
+    args.a_col_stride = stride_of(a, col_a);
+    args.b_row_stride = stride_of(b, row_b);
+    args.b_col_stride = stride_of(b, col_b);
+    bool fit = b.shape(row_b) == args.k;
+    args.batch_axes = static_cast<int>(axes);
+    for (py::ssize_t axis = 0; axis < axes; ++axis) {
+        const py::ssize_t of_a = axis - (axes - lead_a), of_b = axis - (axes - lead_b);
+        const py::ssize_t in_a = of_a < 0 ? 1 : a.shape(of_a), in_b = of_b < 0 ? 1 : b.shape(of_b);
+        fit = fit && (in_a == in_b || in_a == 1 || in_b == 1);
+        args.batch_shape[axis] = in_a == 1 ? in_b : in_a;
+        args.a_batch_strides[axis] = in_a == 1 ? 0 : stride_of(a, of_a);
+        args.b_batch_strides[axis] = in_b == 1 ? 0 : stride_of(b, of_b);
+    }
+    return fit;
+}
+
+// The strides of an array that has the shape of the product; returns whether it has, and its last axis is contiguous.
+bool set_result(tilefuse_matmul_args& args, const py::array& out) {
+    const py::ssize_t axes = args.batch_axes;
+    if (out.ndim() != axes + 2 || out.shape(axes) != args.m || out.shape(axes + 1) != args.n) return false;
+    args.c_row_stride = stride_of(out, axes);
+    for (py::ssize_t axis = 0; axis < axes; ++axis) {
+        if (out.shape(axis) != args.batch_shape[axis]) return false;
+        args.c_batch_strides[axis] = stride_of(out, axis);
+    }
+    return args.n <= 1 || out.size() == 0 || stride_of(out, axes + 1) == 1;
 }
 
 // out = act(a @ b + beta * out + bias)
 void matmul(const py::array& a, const py::array& b, py::array& out, const py::object& bias, const std::string& activation,
-            double alpha, double beta, const py::object& preactivation) {
+            double alpha, double beta, const py::object& preactivation, bool transpose_a, bool transpose_b) {
     tilefuse_matmul_args args = {};
     args.dtype = dtype_of(a, "a");
-    const py::ssize_t ndim = a.ndim();
-    if (ndim < 2 || ndim - 2 > TILEFUSE_MAX_BATCH_AXES) {
-        throw py::value_error("a has " + std::to_string(ndim) + " axes; expected 2 to " + std::to_string(TILEFUSE_MAX_BATCH_AXES + 2));
-    }
-    check_operand(a, "a", args.dtype, ndim);
-    check_operand(b, "b", args.dtype, ndim);
-    check_operand(out, "out", args.dtype, ndim);
+    check_operand(a, "a", args.dtype);
+    check_operand(b, "b", args.dtype);
+    check_operand(out, "out", args.dtype);
     if (!out.writeable()) throw py::value_error("out is read-only: pass a writeable array");
-    args.m = a.shape(ndim - 2);
-    args.k = a.shape(ndim - 1);
-    args.n = b.shape(ndim - 1);
-    bool match = b.shape(ndim - 2) == args.k && out.shape(ndim - 2) == args.m && out.shape(ndim - 1) == args.n;
-    args.batch_axes = static_cast<int>(ndim - 2);
-    for (py::ssize_t axis = 0; axis < ndim - 2; ++axis) {
-        match = match && a.shape(axis) == out.shape(axis) && b.shape(axis) == out.shape(axis);
-        args.batch_shape[axis] = out.shape(axis);
-        args.a_batch_strides[axis] = stride_of(a, axis);
-        args.b_batch_strides[axis] = stride_of(b, axis);
-        args.c_batch_strides[axis] = stride_of(out, axis);
-    }
-    if (!match) {
+    if (!set_operands(args, a, transpose_a, b, transpose_b) || !set_result(args, out)) {
         throw py::value_error("shapes do not fit: a " + shape_text(shape_of(a)) + ", b " + shape_text(shape_of(b)) + ", out " +
-                              shape_text(shape_of(out)) + "; expected a [..., m, k], b [..., k, n], out [..., m, n]");
-    }
-    if (args.n > 1 && out.size() > 0 && stride_of(out, ndim - 1) != 1) {
-        throw py::value_error("out's last axis is not contiguous: pass an array whose last axis is");
+                              shape_text(shape_of(out)) + "; expected a [..., m, k], b [..., k, n], out [..., m, n], its last axis "
+                              "contiguous, and at most " + std::to_string(TILEFUSE_MAX_BATCH_AXES) + " leading axes");
     }
     Call call;
     args.a = call.strided_input(a);
     args.b = call.strided_input(b);
     args.c = call.strided_in_out(out);
-    args.a_row_stride = stride_of(a, ndim - 2);
-    args.a_col_stride = stride_of(a, ndim - 1);
-    args.b_row_stride = stride_of(b, ndim - 2);
-    args.b_col_stride = stride_of(b, ndim - 1);
-    args.c_row_stride = stride_of(out, ndim - 2);
     args.beta = beta;
     args.epilogue.activation = activation_from(activation);
     args.epilogue.activation_alpha = alpha;
@@ -69,16 +85,59 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
     }
     if (!preactivation.is_none()) {
         pre = preactivation.cast<py::array>();
-        bool same = pre.ndim() == ndim;
-        for (py::ssize_t axis = 0; same && axis < ndim; ++axis)
+        bool same = pre.ndim() == out.ndim();
+        for (py::ssize_t axis = 0; same && axis < out.ndim(); ++axis)
             same = pre.shape(axis) == out.shape(axis) && pre.strides(axis) == out.strides(axis);
         if (!same) throw py::value_error("preactivation must have out's shape and strides");
         if (!pre.writeable()) throw py::value_error("preactivation is read-only: pass a writeable array");
-        check_operand(pre, "preactivation", args.dtype, ndim);
+        check_operand(pre, "preactivation", args.dtype);
         args.epilogue.preactivation = call.strided_in_out(pre);
     }
     if (out.size() > 0) call.run(args);
 }
+
+enum { A, B, BIAS, ACTIVATION, TRANSPOSE_A, TRANSPOSE_B, OUT, PRECISION, BETA };
+
+const Direct direct{
+    "matmul", 2, {"a", "b", "bias", "activation", "transpose_a", "transpose_b", "out", "precision", "beta"},
+    [](const Arguments& given) -> py::object {
+        tilefuse_matmul_args args = {};
+        py::array a, b, bias, out;
+        bool transpose_a, transpose_b;
+        if (!given.array(A, a) || !given.array(B, b) || !given.optional_array(BIAS, bias) || !given.optional_array(OUT, out) ||
+            !given.flag(TRANSPOSE_A, transpose_a) || !given.flag(TRANSPOSE_B, transpose_b) || !given.number(BETA, args.beta) ||
+            !given.activation(ACTIVATION, args.epilogue.activation, args.epilogue.activation_alpha) || given.has(PRECISION) ||
+            !set_operands(args, a, transpose_a, b, transpose_b)) {
+            return {};
+        }
+        args.dtype = dtype_of(a, "a");
+        if (dtype_of(b, "b") != args.dtype) return {};
+        if (given.has(BIAS)) {
+            if (dtype_of(bias, "bias") != args.dtype || bias.ndim() != 1 || bias.shape(0) != args.n || stride_of(bias, 0) != 1) return {};
+            args.epilogue.bias = bias.data();
+        }
+        if (given.has(OUT)) {
+            if (dtype_of(out, "out") != args.dtype || !out.writeable() || !set_result(args, out) || may_overlap(out, a) ||
+                may_overlap(out, b) || (given.has(BIAS) && may_overlap(out, bias))) {
+                return {};
+            }
+        } else {
+            if (args.beta != 0) return {};
+            int64_t shape[TILEFUSE_MAX_BATCH_AXES + 2];
+            std::copy_n(args.batch_shape, args.batch_axes, shape);
+            shape[args.batch_axes] = args.m;
+            shape[args.batch_axes + 1] = args.n;
+            out = new_array(args.dtype, static_cast<size_t>(args.batch_axes) + 2, shape);
+            set_result(args, out);
+        }
+        args.a = a.data();
+        args.b = b.data();
+        args.c = const_cast<void*>(out.data());
+        if (out.size() > 0) {
+            run_directly(args, 2.0 * static_cast<double>(out.size()) * static_cast<double>(args.k));
+        }
+        return out;
+    }};
 
 // out[j] = sum over i of x[i, j]
 void column_sum(const py::array& x, py::array& out) {
@@ -97,7 +156,8 @@ void column_sum(const py::array& x, py::array& out) {
 
 const Binding binding = [](py::module_& m) {
     m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"), py::arg("bias"), py::arg("activation"), py::arg("alpha"),
-          py::arg("beta"), py::arg("preactivation"), "out = activation(a @ b + beta * out + bias); leading axes are batches.");
+          py::arg("beta"), py::arg("preactivation"), py::arg("transpose_a") = false, py::arg("transpose_b") = false,
+          "out = activation(a @ b + beta * out + bias); leading axes broadcast.");
     m.def("column_sum", &column_sum, py::arg("x"), py::arg("out"), "out[j] = sum of x[:, j], added in the order of the rows.");
 };
 

@@ -12,10 +12,11 @@ namespace tilefuse::inline TILEFUSE_ISA {
     Cost name##_cost(const tilefuse_##name##_args&);
 TILEFUSE_KERNELS(TILEFUSE_DECLARE)
 #undef TILEFUSE_DECLARE
+double peak(Team&, tilefuse_dtype, int64_t turns);
 
 const Kernels& table() {
 #define TILEFUSE_ENTRY(name) {name, name##_cost},
-    static const Kernels kernels = {TILEFUSE_TEXT(TILEFUSE_ISA), TILEFUSE_KERNELS(TILEFUSE_ENTRY)};
+    static const Kernels kernels = {TILEFUSE_TEXT(TILEFUSE_ISA), peak, TILEFUSE_KERNELS(TILEFUSE_ENTRY)};
 #undef TILEFUSE_ENTRY
     return kernels;
 }

@@ -45,6 +45,7 @@ def use(device: str) -> None:
         _choose(device, module)
         module = ArraysIn(module)
     _Current.device, _Current.module = device, module
+    _core.use_direct(device == "cpu")
 
 
 @contextlib.contextmanager

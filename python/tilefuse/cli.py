@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 import tilefuse
 
+from ._bench.matmul import SWEEPS, bench_matmul
+from ._bench.quick import print_benchmarks
 from ._device import report
 from ._mnist_programs import PROGRAMS, EpochTimes
-from ._quickbench import print_benchmarks
 from .callbacks import Callback
 from .datasets import load_digits_sample, load_mnist
 
@@ -86,8 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
 
     bench = commands.add_parser("bench", help="time matmul and a training step against NumPy and others")
+    bench.add_argument("what", nargs="?", choices=["quick", "matmul"], default="quick", help="(quick)")
     bench.add_argument("--seconds", type=float, default=0.3, metavar="S", help="for each measurement (0.3)")
-    bench.set_defaults(run=lambda options: print_benchmarks(options.seconds))
+    bench.add_argument(
+        "--sweeps", default="square,programs", metavar="LIST", help=f"of matmul: some of {','.join(SWEEPS)}"
+    )
+    bench.add_argument("--cold", action="store_true", help="of matmul: with empty caches")
+    bench.add_argument("--output", metavar="DIR", help="of matmul: where matmul.json and matmul.png go")
+    bench.set_defaults(run=_bench)
 
     info = commands.add_parser(
         "info", help="show version, instruction set, threads and what else is installed"
@@ -174,6 +181,14 @@ class _Bar(Callback):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self._bar.close()
+
+
+def _bench(options: argparse.Namespace) -> None:
+    if options.what == "quick":
+        print_benchmarks(options.seconds)
+    else:
+        sweeps = options.sweeps.split(",")
+        bench_matmul(sweeps, seconds=options.seconds, cold=options.cold, output=options.output)
 
 
 def _info() -> None:

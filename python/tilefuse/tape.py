@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import _core
 from .variables import Variable
 
 Backward = Callable[[Any], Sequence[Any]]
@@ -30,6 +31,16 @@ class _Tapes(threading.local):
 
 
 _tapes = _Tapes()
+
+
+def _begin(tape: GradientTape) -> None:
+    _tapes.active.append(tape)
+    _core.record(1)
+
+
+def _end(tape: GradientTape) -> None:
+    _tapes.active.remove(tape)
+    _core.record(-1)
 
 
 def recording() -> bool:
@@ -87,11 +98,11 @@ class GradientTape:
     def __enter__(self) -> GradientTape:
         if self in _tapes.active:
             raise RuntimeError("This tape is recording already; use another GradientTape inside it.")
-        _tapes.active.append(self)
+        _begin(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        _tapes.active.remove(self)
+        _end(self)
 
     def watch(self, tensor: Any) -> None:
         """Do nothing: every array is watched. Here for programs written for TensorFlow."""
@@ -104,11 +115,11 @@ class GradientTape:
     @contextlib.contextmanager
     def stop_recording(self) -> Iterator[None]:
         """Record nothing inside the block."""
-        _tapes.active.remove(self)
+        _end(self)
         try:
             yield
         finally:
-            _tapes.active.append(self)
+            _begin(self)
 
     def gradient(self, target: Any, sources: Any, output_gradients: Any = None) -> Any:
         """Return the derivatives of `target` by `sources`.

@@ -4,8 +4,12 @@ Inputs are arrays of float32 or float64 (anything that NumPy can view), outputs 
 same dtype; the optimizer steps and clipping work in place. Each op takes as many threads as its work is
 worth, and its result has the same bits for any number of them. :mod:`tilefuse.reference` says in NumPy what
 each op computes. An active :class:`tilefuse.GradientTape` records the forward functions.
+
+On the CPU, calls with plain arrays go from some names here to their kernels with no Python in between
+(csrc/bindings/direct.h); the functions in this folder see all the others.
 """
 
+from .. import _core
 from .._gradients import differentiable
 from .activations import (
     elu,
@@ -100,3 +104,6 @@ __all__ = [
 ]
 
 globals().update(differentiable(globals()))
+globals().update({name: _core.direct(name, globals()[name]) for name in __all__})
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # where it can be found by its name: by pickle, for one

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
+from tilefuse import _core
 from tilefuse._device import native
 
 from ._arrays import Array, empty, packed_floats, pair
 
-DEFAULT_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}
+DEFAULT_ALPHA = _core.activations()
 NEEDS_INPUT = frozenset({"silu", "gelu", "gelu_tanh"})  # the derivative is a function of x, not of y
-NAMES = (
-    "linear",
-    "relu",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "sigmoid",
-    "tanh",
-    "softplus",
-    "silu",
-    "gelu",
-    "gelu_tanh",
-)
 
 
 def named(activation: str | None) -> tuple[str, float]:
     """The name and parameter of an activation; ``None`` is ``"linear"``. ValueError for an unknown name."""
     name = "linear" if activation is None else activation
-    if name not in NAMES:
-        raise ValueError(f"unknown activation {activation!r}; expected None or one of: {', '.join(NAMES)}")
-    return name, DEFAULT_ALPHA.get(name, 0.0)
+    if name not in DEFAULT_ALPHA:
+        known = ", ".join(DEFAULT_ALPHA)
+        raise ValueError(f"unknown activation {activation!r}; expected None or one of: {known}")
+    return name, DEFAULT_ALPHA[name]
 
 
 def forward(name: str, x: ArrayLike, alpha: float = 0.0) -> Array:

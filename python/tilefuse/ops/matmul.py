@@ -77,8 +77,6 @@ def matmul(
     _check_precision(precision, left.dtype)
     name, alpha = named(activation)
     shape = _result_shape(left, right, transpose_a, transpose_b)
-    left = left.swapaxes(-1, -2) if transpose_a else left
-    right = right.swapaxes(-1, -2) if transpose_b else right
     bias_row = None
     if bias is not None:
         bias_row = packed(floats(bias, "bias", left.dtype, "a"))
@@ -99,14 +97,7 @@ def matmul(
         )
         result = target if in_place else (target.copy() if beta != 0 else empty(shape, left.dtype, left))
     native().matmul(
-        _with_leading_axes(left, shape[:-2]),
-        _with_leading_axes(right, shape[:-2]),
-        result,
-        bias_row,
-        name,
-        alpha,
-        float(beta),
-        None,
+        left, right, result, bias_row, name, alpha, float(beta), None, bool(transpose_a), bool(transpose_b)
     )
     if out is None:
         return result
@@ -150,7 +141,3 @@ def _check_precision(precision: str | None, dtype: np.dtype[np.floating]) -> Non
     if precision in _PRECISIONS:
         raise ValueError(f"precision is {precision!r} and the arrays are of {dtype}; convert the arrays")
     raise ValueError(f"unknown precision {precision!r}; expected None, {', '.join(map(repr, _PRECISIONS))}")
-
-
-def _with_leading_axes(x: Array, lead: tuple[int, ...]) -> Array:
-    return x if x.shape[:-2] == lead else np.broadcast_to(x, (*lead, *x.shape[-2:]))

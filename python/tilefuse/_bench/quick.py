@@ -5,29 +5,24 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from . import ops, reference
-from ._cuda_arrays import array_module
-from ._device import current
-from ._mnist_programs import PROGRAMS
-from ._runtime import get_num_threads
-from .layers import Input
-from .models import Sequential
-from .variables import copy_to
+from tilefuse import ops, reference
+from tilefuse._cuda_arrays import array_module
+from tilefuse._device import current
+from tilefuse._mnist_programs import PROGRAMS
+from tilefuse.layers import Input
+from tilefuse.models import Sequential
+from tilefuse.variables import copy_to
 
-Run = Callable[[], object]
+from .timing import Run, interleaved, torch_module
+
 MATMUL_SIZES = (128, 512, 1024)
 BATCH = 32
-SETTLE = 0.03  # seconds, for the threads of the one before, which may spin for 20 ms, to fall asleep
 
 
 def print_benchmarks(seconds: float = 0.3) -> None:
@@ -45,7 +40,7 @@ def print_benchmarks(seconds: float = 0.3) -> None:
     device = current()
     print(f"{'' if device == 'cpu' else f'on {device}':<34}{'':<10}{'time':>12}{'':>16}{'tilefuse is':>18}")
     for title, operations, runs in _benchmarks(device):
-        times = _interleaved(runs, seconds, _wait(device))
+        times = interleaved(runs, seconds, _wait(device))
         for name, each in times.items():
             rate = f"{operations / each / 1e9:.1f} GFLOP/s" if operations else f"{1 / each:.0f} steps/s"
             ratio = "" if name == "tilefuse" else f"{each / times['tilefuse']:.2f} x as fast"
@@ -58,28 +53,6 @@ def _wait(device: str) -> Run:
     return array_module().cuda.Device().synchronize if device.startswith("cuda") else lambda: None
 
 
-def _interleaved(runs: dict[str, Run], seconds: float, wait: Run, rounds: int = 7) -> dict[str, float]:
-    """Return the median time of each, in seconds, over rounds in which they take turns."""
-    counts: dict[str, int] = {}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for name, run in runs.items():
-        run()
-        wait()
-        start = time.perf_counter()
-        run()
-        wait()
-        counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            time.sleep(SETTLE)
-            start = time.perf_counter()
-            for _ in range(counts[name]):
-                run()
-            wait()
-            times[name].append((time.perf_counter() - start) / counts[name])
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
 def _benchmarks(device: str) -> Iterator[tuple[str, int, dict[str, Run]]]:
     """Yield a title, the floating-point operations (0: not counted), and what to run, by name.
 
@@ -88,7 +61,7 @@ def _benchmarks(device: str) -> Iterator[tuple[str, int, dict[str, Run]]]:
     on_gpu = device.startswith("cuda")
     xp = array_module() if on_gpu else np
     own: Callable[[np.ndarray], Any] = xp.asarray if on_gpu or device == "cpu" else partial(copy_to, device)
-    torch = _torch()
+    torch = torch_module()
     if on_gpu and torch is not None and not torch.cuda.is_available():
         torch = None
     place = device if on_gpu else "cpu"
@@ -158,12 +131,3 @@ def _torch_step(torch: Any, place: str, x: np.ndarray, y: np.ndarray) -> Run:
         optimizer.step()
 
     return run
-
-
-def _torch() -> Any:
-    """Return PyTorch, set to as many threads as tilefuse has; None where it is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(get_num_threads())
-    return torch

@@ -1,0 +1,1 @@
+"""What `tilefuse bench` runs."""

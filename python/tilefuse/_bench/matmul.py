@@ -1,0 +1,278 @@
+"""The sweep behind `tilefuse bench matmul`: products of many shapes, beside NumPy's and PyTorch's.
+
+Everybody takes turns in one process, with the same operands, as many threads and an array for the result. A
+time is the median of its rounds; a ratio is the fastest peer's time over tilefuse's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from tilefuse import _core, ops
+from tilefuse._runtime import get_num_threads, show_config
+
+from .timing import SETTLE, Run, interleaved, torch_module
+
+TILEFUSE = "tilefuse"
+
+
+class Product(NamedTuple):
+    """The shape of a product: a is [m, k], b is [k, n], each stored as it is or transposed."""
+
+    sweep: str
+    m: int
+    n: int
+    k: int
+    transpose_a: bool = False
+    transpose_b: bool = False
+
+    @property
+    def operations(self) -> int:
+        return 2 * self.m * self.n * self.k
+
+    @property
+    def bytes(self) -> int:
+        """What must move at the least, in float32: both operands in, the result out."""
+        return 4 * (self.m * self.k + self.k * self.n + self.m * self.n)
+
+    def __str__(self) -> str:
+        layout = "".join("nt"[flag] for flag in (self.transpose_a, self.transpose_b))
+        return f"{self.m} x {self.n} x {self.k} {layout}"
+
+
+def _squares() -> Iterator[Product]:
+    for n in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096):
+        yield Product("square", n, n, n)
+
+
+def _programs() -> Iterator[Product]:
+    """Yield what the training steps of the examples multiply: y = x w, dw = x' dy, dx = dy w'.
+
+    A convolution counts as the product of its patches.
+    """
+    dense = [(128, 784, 64), (128, 64, 64), (128, 64, 1), (32, 784, 64), (32, 64, 64), (32, 64, 10)]
+    dense += [(32, 784, 128), (32, 128, 10), (32, 576, 64), (32, 6272, 512), (32, 512, 10)]
+    convolutions = [(32 * 26 * 26, 9, 32), (32 * 11 * 11, 288, 64), (32 * 3 * 3, 576, 64)]
+    convolutions += [(148 * 148, 27, 32), (72 * 72, 288, 64), (34 * 34, 576, 128), (15 * 15, 1152, 128)]
+    for rows, inputs, outputs in dense + convolutions:
+        yield Product("programs", rows, outputs, inputs)
+        yield Product("programs", inputs, outputs, rows, transpose_a=True)
+        yield Product("programs", rows, inputs, outputs, transpose_b=True)
+
+
+def _random(count: int = 200, largest: int = 3000) -> Iterator[Product]:
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        m, n, k = (int(x) for x in rng.integers(1, largest + 1, 3))
+        yield Product("random", m, n, k, *(bool(flag) for flag in rng.integers(0, 2, 2)))
+
+
+SWEEPS: dict[str, Callable[[], Iterator[Product]]] = {
+    "square": _squares,
+    "programs": _programs,
+    "random": _random,
+}
+
+
+def bench_matmul(
+    sweeps: Sequence[str] = ("square", "programs"),
+    *,
+    seconds: float = 0.3,
+    cold: bool = False,
+    output: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Time the products of some sweeps; print a line for each and, for all, the geometric mean of the ratios.
+
+    Parameters
+    ----------
+    sweeps : sequence of str
+        Of square, programs and random.
+    seconds : float
+        How long each product takes at the least, for each library.
+    cold : bool
+        Whether to empty the caches before each call.
+    output : path, optional
+        A folder for matmul.json and, with matplotlib, matmul.png: the roofline.
+
+    Returns
+    -------
+    list of dict
+        For each product its shape, the seconds by library, and the ratio.
+    """
+    unknown = [name for name in sweeps if name not in SWEEPS]
+    if unknown:
+        raise ValueError(f"unknown sweep {unknown[0]!r}; expected some of: {', '.join(SWEEPS)}")
+    if not seconds > 0:
+        raise ValueError(f"seconds must be more than 0, got {seconds}")
+    threads = get_num_threads()
+    results: list[dict[str, Any]] = []
+    products = [product for name in sweeps for product in SWEEPS[name]()]
+    with _numpy_threads(threads):
+        peak, bandwidth = measured_peak(), measured_bandwidth()
+        print(f"threads: {threads}, caches {'cold' if cold else 'warm'}")
+        print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
+        print(f"{'m x n x k, layouts':<28}{'GFLOP/s':>10}   {'peers':<30}{'tilefuse is':>18}")
+        for product in tqdm(products, disable=None, leave=False):
+            times = (_cold_times if cold else interleaved)(_runs(product), seconds)
+            results.append({**product._asdict(), "seconds": times, "ratio": _ratio(times)})
+            tqdm.write(_line(product, times))
+    for name in sweeps:
+        _summarise(name, [result for result in results if result["sweep"] == name])
+    if output is not None:
+        _write(Path(output), results, threads, peak, bandwidth, cold)
+    return results
+
+
+def _runs(product: Product) -> dict[str, Run]:
+    rng = np.random.default_rng(0)
+    shape_a = (product.k, product.m) if product.transpose_a else (product.m, product.k)
+    shape_b = (product.n, product.k) if product.transpose_b else (product.k, product.n)
+    a, b = rng.standard_normal(shape_a, np.float32), rng.standard_normal(shape_b, np.float32)
+    out = np.empty((product.m, product.n), np.float32)
+    left, right = (a.T if product.transpose_a else a), (b.T if product.transpose_b else b)
+    runs: dict[str, Run] = {
+        TILEFUSE: partial(
+            ops.matmul, a, b, transpose_a=product.transpose_a, transpose_b=product.transpose_b, out=out
+        ),
+        "numpy": partial(np.matmul, left, right, out=np.empty_like(out)),
+    }
+    torch = torch_module()
+    if torch is not None:
+        x, y, z = (torch.from_numpy(array) for array in (left, right, np.empty_like(out)))
+        runs["torch"] = partial(torch.matmul, x, y, out=z)
+    return runs
+
+
+def _cold_times(runs: dict[str, Run], seconds: float, rounds: int = 15) -> dict[str, float]:
+    """Return the median time of single calls, each after a pass over more memory than the caches hold."""
+    wall = np.zeros(max(32 << 20, 3 * _largest_cache()) // 8)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            wall += 1
+            time.sleep(SETTLE)
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def _largest_cache() -> int:
+    """Bytes; 0 where the system doesn't say."""
+    with contextlib.suppress(ValueError, OSError):
+        return max(os.sysconf(f"SC_LEVEL{level}_CACHE_SIZE") for level in (2, 3))
+    return 0
+
+
+def measured_peak(dtype: str = "float32", tries: int = 20) -> float:
+    """Operations a second of multiply-adds alone, on all threads: the best of several tries."""
+    best = 0.0
+    for _ in range(tries):
+        start = time.perf_counter()
+        operations = _core.peak(dtype, turns=1_000_000)  # some milliseconds
+        best = max(best, operations / (time.perf_counter() - start))
+    return best
+
+
+def measured_bandwidth(megabytes: int = 256) -> float:
+    """Bytes a second that an activation reads and writes: the best of several passes."""
+    x = np.ones(megabytes << 18, np.float32)
+    y = np.empty_like(x)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        _core.activation(x, y, "relu", 0.0)
+        best = max(best, 2 * x.nbytes / (time.perf_counter() - start))
+    return best
+
+
+@contextlib.contextmanager
+def _numpy_threads(threads: int) -> Iterator[None]:
+    """Give NumPy as many threads, which takes threadpoolctl where they aren't all of them."""
+    try:
+        from threadpoolctl import threadpool_limits  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        if threads != len(os.sched_getaffinity(0)):
+            raise ImportError(
+                f"to give NumPy {threads} threads takes threadpoolctl: pip install threadpoolctl"
+            ) from None
+        yield
+    else:
+        with threadpool_limits(threads, user_api="blas"):
+            yield
+
+
+def _ratio(times: dict[str, float]) -> float:
+    return min(each for name, each in times.items() if name != TILEFUSE) / times[TILEFUSE]
+
+
+def _line(product: Product, times: dict[str, float]) -> str:
+    rate = {name: product.operations / each / 1e9 for name, each in times.items()}
+    peers = ", ".join(f"{name} {each:.1f}" for name, each in rate.items() if name != TILEFUSE)
+    return f"{product!s:<28}{rate[TILEFUSE]:>10.1f}   {peers:<30}{_ratio(times):>10.2f} x as fast"
+
+
+def _summarise(name: str, results: list[dict[str, Any]]) -> None:
+    ratios = [result["ratio"] for result in results]
+    mean = math.exp(statistics.fmean(map(math.log, ratios)))
+    slower = sum(ratio < 0.9 for ratio in ratios)
+    print(
+        f"{name}: {mean:.2f} x as fast as the fastest peer (geometric mean of {len(ratios)} products); ",
+        end="",
+    )
+    print(f"at least {min(ratios):.2f}; below 0.9: {slower}")
+
+
+def _write(
+    folder: Path, results: list[dict[str, Any]], threads: int, peak: float, bandwidth: float, cold: bool
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"threads": threads, "cold": cold, "flops": peak, "bytes_per_second": bandwidth}
+    report = {"config": show_config("dicts"), **facts, "products": results}
+    path = folder / "matmul.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"written: {path}")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print('no plot: pip install "tilefuse[plot]"')
+        return
+    figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=120)
+    roofline, sizes = figure.subplots(1, 2)
+    colours = {TILEFUSE: "#2f6fb3", "numpy": "#e0a030", "torch": "#8a93a0"}
+    for name in reversed(results[0]["seconds"]):
+        points = [(Product(*(r[field] for field in Product._fields)), r["seconds"][name]) for r in results]
+        x = [p.operations / p.bytes for p, _ in points]
+        y = [p.operations / each / 1e9 for p, each in points]
+        roofline.plot(x, y, ".", color=colours[name], label=name, alpha=0.7)
+        squares = [(p.n, p.operations / each / 1e9) for p, each in points if p.sweep == "square"]
+        if squares:
+            sizes.plot(*zip(*squares, strict=True), "o-", color=colours[name], label=name, markersize=4)
+    intensity = np.geomspace(0.2, 1000, 200)
+    roof = np.minimum(peak, intensity * bandwidth) / 1e9
+    roofline.loglog(intensity, roof, color="black", linewidth=1, label="memory, multiply-adds")
+    roofline.set_xlabel("operations a byte that must move")
+    roofline.set_title(f"products of {len(results)} shapes, float32", fontsize=10)
+    sizes.axhline(peak / 1e9, color="black", linewidth=1)
+    sizes.set_xscale("log", base=2)
+    sizes.set_ylim(bottom=0)
+    sizes.set_xlabel("n, of n x n x n")
+    sizes.set_title(f"threads: {threads}, caches {'cold' if cold else 'warm'}", fontsize=10)
+    for axes in (roofline, sizes):
+        axes.set_ylabel("GFLOP/s")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(folder / "matmul.png")
+    print(f"written: {folder / 'matmul.png'}")

@@ -1,0 +1,48 @@
+"""Timing several things by turns, in one process."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tilefuse._runtime import get_num_threads
+
+Run = Callable[[], object]
+SETTLE = 0.03  # seconds, for the threads of the one before, which may spin for 20 ms, to fall asleep
+
+
+def interleaved(
+    runs: dict[str, Run], seconds: float, wait: Run = lambda: None, rounds: int = 7
+) -> dict[str, float]:
+    """Return the median time of each, in seconds, over rounds in which they take turns."""
+    counts: dict[str, int] = {}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for name, run in runs.items():
+        run()
+        wait()
+        start = time.perf_counter()
+        run()
+        wait()
+        counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            time.sleep(SETTLE)
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                run()
+            wait()
+            times[name].append((time.perf_counter() - start) / counts[name])
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def torch_module() -> Any:
+    """Return PyTorch, set to as many threads as tilefuse has; None where it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(get_num_threads())
+    return torch
