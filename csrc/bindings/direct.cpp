@@ -182,14 +182,17 @@ bool Arguments::number(size_t i, double& value) const {
     return true;
 }
 
+const char* Arguments::text(size_t i) const {
+    const char* const characters = PyUnicode_Check(values[i]) ? PyUnicode_AsUTF8(values[i]) : "";
+    if (characters != nullptr) return characters;
+    PyErr_Clear();  // it has no UTF-8
+    return "";
+}
+
 bool Arguments::activation(size_t i, tilefuse_activation& value, double& alpha) const {
     if (!has(i)) return true;
-    const char* const name = PyUnicode_Check(values[i]) ? PyUnicode_AsUTF8(values[i]) : nullptr;
-    const Activation* const found = name == nullptr ? nullptr : find_activation(name);
-    if (found == nullptr) {
-        PyErr_Clear();
-        return false;
-    }
+    const Activation* const found = find_activation(text(i));
+    if (found == nullptr) return false;
     value = found->activation;
     alpha = found->alpha;
     return true;

@@ -22,6 +22,7 @@ public:
     bool optional_array(size_t i, py::array& a) const { return !has(i) || array(i, a); }
     bool flag(size_t i, bool& value) const;
     bool number(size_t i, double& value) const;
+    const char* text(size_t i) const;  // "" for what is no string
     bool activation(size_t i, tilefuse_activation& value, double& alpha) const;
 
     PyObject* values[most] = {};  // null: not given

@@ -57,10 +57,27 @@ bool set_result(tilefuse_matmul_args& args, const py::array& out) {
     return args.n <= 1 || out.size() == 0 || stride_of(out, axes + 1) == 1;
 }
 
+constexpr struct {
+    const char* name;
+    tilefuse_precision precision;
+} precisions[] = {{"float32", TILEFUSE_PRECISION_FLOAT32}, {"ieee", TILEFUSE_PRECISION_IEEE}, {"bfloat16", TILEFUSE_PRECISION_BFLOAT16}};
+
+// Whether there is a precision of that name.
+bool set_precision(tilefuse_matmul_args& args, std::string_view name) {
+    for (const auto& entry : precisions) {
+        if (name != entry.name) continue;
+        args.precision = entry.precision;
+        return true;
+    }
+    return false;
+}
+
 // out = act(a @ b + beta * out + bias)
 void matmul(const py::array& a, const py::array& b, py::array& out, const py::object& bias, const std::string& activation,
-            double alpha, double beta, const py::object& preactivation, bool transpose_a, bool transpose_b) {
+            double alpha, double beta, const py::object& preactivation, bool transpose_a, bool transpose_b,
+            const std::string& precision) {
     tilefuse_matmul_args args = {};
+    if (!set_precision(args, precision)) throw py::value_error("unknown precision '" + precision + "'");
     args.dtype = dtype_of(a, "a");
     check_operand(a, "a", args.dtype);
     check_operand(b, "b", args.dtype);
@@ -106,12 +123,13 @@ const Direct direct{
         bool transpose_a, transpose_b;
         if (!given.array(A, a) || !given.array(B, b) || !given.optional_array(BIAS, bias) || !given.optional_array(OUT, out) ||
             !given.flag(TRANSPOSE_A, transpose_a) || !given.flag(TRANSPOSE_B, transpose_b) || !given.number(BETA, args.beta) ||
-            !given.activation(ACTIVATION, args.epilogue.activation, args.epilogue.activation_alpha) || given.has(PRECISION) ||
+            !given.activation(ACTIVATION, args.epilogue.activation, args.epilogue.activation_alpha) ||
             !set_operands(args, a, transpose_a, b, transpose_b)) {
             return {};
         }
         args.dtype = dtype_of(a, "a");
         if (dtype_of(b, "b") != args.dtype) return {};
+        if (given.has(PRECISION) && (args.dtype != TILEFUSE_FLOAT32 || !set_precision(args, given.text(PRECISION)))) return {};
         if (given.has(BIAS)) {
             if (dtype_of(bias, "bias") != args.dtype || bias.ndim() != 1 || bias.shape(0) != args.n || stride_of(bias, 0) != 1) return {};
             args.epilogue.bias = bias.data();
@@ -156,7 +174,7 @@ void column_sum(const py::array& x, py::array& out) {
 
 const Binding binding = [](py::module_& m) {
     m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"), py::arg("bias"), py::arg("activation"), py::arg("alpha"),
-          py::arg("beta"), py::arg("preactivation"), py::arg("transpose_a") = false, py::arg("transpose_b") = false,
+          py::arg("beta"), py::arg("preactivation"), py::arg("transpose_a") = false, py::arg("transpose_b") = false, py::arg("precision") = "float32",
           "out = activation(a @ b + beta * out + bias); leading axes broadcast.");
     m.def("column_sum", &column_sum, py::arg("x"), py::arg("out"), "out[j] = sum of x[:, j], added in the order of the rows.");
 };

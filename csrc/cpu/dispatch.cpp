@@ -3,6 +3,12 @@
 #include <stdexcept>
 #include <string_view>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "cpu/kernels.h"
 
 namespace tilefuse {
@@ -17,16 +23,31 @@ namespace tilefuse {
 
 namespace {
 
+#if defined(__x86_64__)
+// (__builtin_cpu_supports knows AMX by no name in all compilers.) CPUID leaf 7: EDX bits 22 and 24.
+bool processor_has_amx() {
+    unsigned a, b, c, d;
+    constexpr unsigned bfloat16 = 1u << 22, tile = 1u << 24;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bfloat16) && (d & tile);
+}
+
+// Asks Linux for the tile registers, for all threads of this process: their state is large, and not saved unasked.
+bool may_use_amx() {
+    constexpr long request_permission = 0x1023, tile_data = 18;  // arch_prctl's ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#endif
+
 bool processor_has(const std::string& isa) {
     if (isa == "baseline") return true;
 #if defined(__x86_64__)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
     if (isa == "avx2" || isa == "wide") return avx2;
-    if (isa == "avx512") {
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    }
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (isa == "avx512") return avx512;
+    if (isa == "amx") return avx512 && processor_has_amx() && may_use_amx();
 #endif
     return false;
 }

@@ -6,7 +6,9 @@
 // its tile: so the bits don't depend on the number of threads.
 #include "common/activation.h"
 #include "common/dtype.h"
+#include "cpu/bfloat16.h"
 #include "cpu/kernels.h"
+#include "cpu/matmul_amx.h"
 #include "cpu/matmul_pack.h"
 #include "cpu/matmul_tile.h"
 #include "cpu/optimizer.h"
@@ -185,7 +187,8 @@ private:
     void pack_b(int64_t height) {
         const bool lies_together = k_ * args_.b_row_stride * static_cast<int64_t>(sizeof(T)) <= l1_bytes;
         const bool many_strips = height > 8 * tile_rows_;
-        const bool any_strides = args_.a_col_stride != 1 && args_.a_row_stride != 1;
+        const bool rounds = args_.precision == TILEFUSE_PRECISION_BFLOAT16;
+        const bool any_strides = (args_.a_col_stride != 1 && args_.a_row_stride != 1) || rounds;
         const bool far_apart = args_.a_col_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
         pack_a_ = any_strides || (many_strips && panels_of_.count >= (far_apart ? 2 : 8));
         pack_all_ = pack_a_ || args_.b_col_stride != 1 || (many_strips && !lies_together);
@@ -199,6 +202,7 @@ private:
             pack_panel(k_, std::min(end, width_) - begin, end - begin, b_ + (columns_.begin + begin) * args_.b_col_stride,
                        args_.b_row_stride, args_.b_col_stride, panels_ + begin * k_);
         }
+        if (rounds) round_to_bfloat16(k_ * panel_at(panels_of_.count), panels_);
     }
 
     // The rows of C in the current columns, with the current part of k: strips within groups of panels. Panels that packed
@@ -209,6 +213,7 @@ private:
         const Parts strips(rows.end - rows.begin, tile_rows_);
         const From from = pack_a_ ? From::strip : args_.a_col_stride == 1 ? From::rows : From::columns;
         if (pack_a_) pack_strips(k_, strips, a_ + rows.begin * args_.a_row_stride, args_.a_row_stride, args_.a_col_stride, strips_);
+        if (args_.precision == TILEFUSE_PRECISION_BFLOAT16) round_to_bfloat16(k_ * (rows.end - rows.begin), strips_);
         const bool update = args_.epilogue.rule != nullptr;
         const int64_t group_bytes = update || !pack_a_ ? l2_bytes * 2 / 3 : l1_bytes;
         const int64_t group = std::max<int64_t>(1, group_bytes / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
@@ -323,6 +328,21 @@ template <class T> void matmul_by_sums(Team& team, const tilefuse_matmul_args& a
     }
 }
 
+// body(offset of A, of B, of C) for each of the products in `mine`.
+template <class Body> void for_products(const tilefuse_matmul_args& args, Range mine, const Body& body) {
+    for (int64_t index = mine.begin; index < mine.end; ++index) {
+        int64_t a = 0, b = 0, c = 0, rest = index;
+        for (int axis = args.batch_axes - 1; axis >= 0; --axis) {
+            const int64_t i = rest % args.batch_shape[axis];
+            rest /= args.batch_shape[axis];
+            a += i * args.a_batch_strides[axis];
+            b += i * args.b_batch_strides[axis];
+            c += i * args.c_batch_strides[axis];
+        }
+        body(a, b, c);
+    }
+}
+
 template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) {
     if (team.size > 1 && splits_sums<T>(args)) return matmul_by_sums<T>(team, args);
     const int64_t products = products_of(args);
@@ -338,19 +358,35 @@ template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) 
                            std::min(args.n, vectors * (column_rank + 1) / grid.columns * lanes<T>)};
 
     Product<T> product(args, team.scratch<T>());
-    for (int64_t index = mine.begin; index < mine.end; ++index) {
-        int64_t a = 0, b = 0, c = 0, rest = index;
-        for (int axis = args.batch_axes - 1; axis >= 0; --axis) {
-            const int64_t i = rest % args.batch_shape[axis];
-            rest /= args.batch_shape[axis];
-            a += i * args.a_batch_strides[axis];
-            b += i * args.b_batch_strides[axis];
-            c += i * args.c_batch_strides[axis];
-        }
+    for_products(args, mine, [&](int64_t a, int64_t b, int64_t c) {
         product(static_cast<const T*>(args.a) + a, static_cast<const T*>(args.b) + b, static_cast<T*>(args.c) + c, c, rows,
                 columns);
-    }
+    });
 }
+
+#if defined(TILEFUSE_AMX)
+
+// Whether a product is worth packing for AMX. (The sizes are estimates: for float32, packing an element costs about as much
+// as 2 of the 128 / 32 times that it is used.) A split that the caller relies on, and an update, are left to the others.
+bool suits_amx(const tilefuse_matmul_args& args) {
+    if (args.dtype != TILEFUSE_FLOAT32 || args.precision == TILEFUSE_PRECISION_IEEE) return false;
+    if (args.split != TILEFUSE_SPLIT_AUTO || args.epilogue.rule != nullptr) return false;
+    const int64_t least = args.precision == TILEFUSE_PRECISION_BFLOAT16 ? 32 : 64, many = 8 * least * least * least;
+    return std::min({args.m, args.n, args.k}) >= least && args.m * args.n >= many / args.k;
+}
+
+template <int parts> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
+    const Epilogue<float> epilogue(args);
+    matrix_unit::Product<parts> product(team, args);
+    for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
+        product(static_cast<const float*>(args.a) + a, static_cast<const float*>(args.b) + b, static_cast<float*>(args.c) + offset,
+                [&](float* c, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+                    epilogue(c, args.c_row_stride, offset, row, column, rows, columns);
+                });
+    });
+}
+
+#endif
 
 template <class T> void column_sum_of(Team& team, const tilefuse_column_sum_args& args) {
     const T* x = static_cast<const T*>(args.x);
@@ -370,6 +406,11 @@ template <class T> void column_sum_of(Team& team, const tilefuse_column_sum_args
 }  // namespace
 
 void matmul(Team& team, const tilefuse_matmul_args& args) {
+#if defined(TILEFUSE_AMX)
+    if (suits_amx(args)) {
+        return args.precision == TILEFUSE_PRECISION_BFLOAT16 ? matmul_on_amx<1>(team, args) : matmul_on_amx<3>(team, args);
+    }
+#endif
     by_dtype(args.dtype, [&](auto zero) { matmul_of<decltype(zero)>(team, args); });
 }
 
@@ -377,6 +418,13 @@ Cost matmul_cost(const tilefuse_matmul_args& args) {
     Cost cost;
     cost.work = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
     cost.work *= static_cast<double>(products_of(args));
+#if defined(TILEFUSE_AMX)
+    if (suits_amx(args)) {
+        const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
+        cost.shared = rounds ? matrix_unit::Product<1>::shared(args) : matrix_unit::Product<3>::shared(args);
+        return cost;
+    }
+#endif
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
         cost.scratch = Product<T>::scratch(args);

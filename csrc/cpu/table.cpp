@@ -5,6 +5,34 @@
 #define TILEFUSE_TEXT_(x) #x
 #define TILEFUSE_TEXT(x) TILEFUSE_TEXT_(x)
 
+#if defined(TILEFUSE_BASE_ISA)
+
+namespace tilefuse {
+
+namespace TILEFUSE_BASE_ISA {
+const Kernels& table();
+}
+
+inline namespace TILEFUSE_ISA {
+
+void matmul(Team&, const tilefuse_matmul_args&);
+Cost matmul_cost(const tilefuse_matmul_args&);
+
+const Kernels& table() {
+    static const Kernels kernels = [] {
+        Kernels table = TILEFUSE_BASE_ISA::table();
+        table.isa = TILEFUSE_TEXT(TILEFUSE_ISA);
+        table.matmul = {matmul, matmul_cost};
+        return table;
+    }();
+    return kernels;
+}
+
+}  // namespace TILEFUSE_ISA
+}  // namespace tilefuse
+
+#else
+
 namespace tilefuse::inline TILEFUSE_ISA {
 
 #define TILEFUSE_DECLARE(name)                         \
@@ -22,3 +50,5 @@ const Kernels& table() {
 }
 
 }  // namespace tilefuse::inline TILEFUSE_ISA
+
+#endif

@@ -49,6 +49,7 @@ PLAIN = [
     ((A[::-1, ::2], B[:4, ::-1]), {"beta": 0.0}),
     ((np.stack([A] * 3), B), {"activation": "elu"}),
     ((A, np.stack([B, B])[:, None]), {"bias": BIAS}),
+    ((A, B), {"precision": "bfloat16"}),
     ((A[:0], B), {}),
     ((A[:, :0], B[:0]), {"bias": BIAS}),
 ]
@@ -83,7 +84,6 @@ def test_out_and_beta(python_calls):
         {"out": np.zeros((5, 8), np.float32)[:, ::2]},
         {"beta": 0},
         {"transpose_a": 0},
-        {"precision": "float32"},
     ],
 )
 def test_others_go_through_python(options, python_calls):
@@ -172,7 +172,7 @@ def test_nothing_leaks():
         for _ in range(50):
             ops.matmul(A, B, bias=BIAS, activation="relu", out=out, beta=0.5)
             ops.matmul(A, B, bias=BIAS)
-            ops.matmul(A, B, precision="ieee")
+            ops.matmul(A, B, precision="ieee", transpose_a=0)
             with pytest.raises(ValueError):
                 ops.matmul(A, A)
 

@@ -7,6 +7,14 @@
 
 #define TILEFUSE_MAX_BATCH_AXES 6
 
+// How float32 operands are multiplied. Sums are float32.
+typedef enum tilefuse_precision {
+    TILEFUSE_PRECISION_FLOAT32 = 0,  // as exactly as float32 multiply-adds do: by these, or on matrix units, where
+                                     // operands are split into parts
+    TILEFUSE_PRECISION_IEEE,         // by float32 multiply-adds
+    TILEFUSE_PRECISION_BFLOAT16,     // operands rounded to bfloat16
+} tilefuse_precision;
+
 // What happens to a tile of C, with value c at (i, j), before it is written; in this order. Zero means nothing.
 typedef struct tilefuse_epilogue {
     const void* bias;                // T [n]: c += bias[j]
@@ -24,6 +32,7 @@ typedef struct tilefuse_epilogue {
 
 typedef struct tilefuse_matmul_args {
     tilefuse_dtype dtype;
+    tilefuse_precision precision;  // of float32; float64 has but one
     tilefuse_split split;
     int64_t m, n, k;
     const void *a, *b;

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tilefuse._device import native
+from tilefuse._device import current, native
 
 from ._activation import named
 from ._arrays import Array, empty, floats, packed, whole, writeable_view
 
 __all__ = ["matmul"]
 
-_PRECISIONS = ("float32", "float64", "ieee")
-_ELSEWHERE = ("bfloat16", "tf32", "float16")
+_OF_FLOAT32 = ("float32", "ieee", "bfloat16")
+_ELSEWHERE = ("tf32", "float16")
 
 
 def matmul(
@@ -46,7 +46,10 @@ def matmul(
         Takes the result. If its last axis is not contiguous, or if it overlaps an input, the product is
         computed in memory of its own and copied.
     precision : str, optional
-        None for the arrays' dtype. It may also be named: "float32" (or "ieee") or "float64".
+        How arrays of float32 are multiplied. "float32", the default, is as exact as multiply-adds in float32,
+        by which "ieee" goes; it may use the processor's matrix unit (AMX), with operands split into three
+        parts of bfloat16. "bfloat16" rounds the operands to 8 bits and adds up in float32. Arrays of float64
+        are multiplied in "float64" alone.
     beta : float
         What the old values of `out` are multiplied by; 0 never reads them.
 
@@ -74,7 +77,7 @@ def matmul(
     """
     left = whole(floats(a, "a"))
     right = whole(floats(b, "b", left.dtype, "a"))
-    _check_precision(precision, left.dtype)
+    precision = _precision(precision, left.dtype)
     name, alpha = named(activation)
     shape = _result_shape(left, right, transpose_a, transpose_b)
     bias_row = None
@@ -97,7 +100,17 @@ def matmul(
         )
         result = target if in_place else (target.copy() if beta != 0 else empty(shape, left.dtype, left))
     native().matmul(
-        left, right, result, bias_row, name, alpha, float(beta), None, bool(transpose_a), bool(transpose_b)
+        left,
+        right,
+        result,
+        bias_row,
+        name,
+        alpha,
+        float(beta),
+        None,
+        bool(transpose_a),
+        bool(transpose_b),
+        precision,
     )
     if out is None:
         return result
@@ -133,11 +146,19 @@ def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> t
     return (*lead, m, n)
 
 
-def _check_precision(precision: str | None, dtype: np.dtype[np.floating]) -> None:
-    if precision is None or precision == dtype.name or (precision == "ieee" and dtype == np.float32):
-        return
-    if precision in _ELSEWHERE:
-        raise ValueError(f"precision {precision!r} is not available on the CPU; expected None or 'float32'")
-    if precision in _PRECISIONS:
-        raise ValueError(f"precision is {precision!r} and the arrays are of {dtype}; convert the arrays")
-    raise ValueError(f"unknown precision {precision!r}; expected None, {', '.join(map(repr, _PRECISIONS))}")
+def _precision(name: str | None, dtype: np.dtype[np.floating]) -> str:
+    """What the kernel is to be told; float64 has but one precision."""
+    if name is None or name == dtype.name:
+        return "float32"
+    if name == "bfloat16" and current() != "cpu":
+        raise ValueError(
+            f"precision 'bfloat16' is not available on {current()!r}; expected None or 'float32'"
+        )
+    if name in _OF_FLOAT32 and dtype == np.float32:
+        return name
+    if name in _ELSEWHERE:
+        raise ValueError(f"precision {name!r} is not available on {current()!r}; expected None or 'float32'")
+    known = (*_OF_FLOAT32, "float64")
+    if name in known:
+        raise ValueError(f"precision is {name!r} and the arrays are of {dtype}; convert the arrays")
+    raise ValueError(f"unknown precision {name!r}; expected None, {', '.join(map(repr, known))}")

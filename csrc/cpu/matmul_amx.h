@@ -1,0 +1,272 @@
+// Products of float32 matrices on AMX, from operands in bfloat16: rounded to it, or split into three parts, which hold all
+// 24 bits of a float32. Of the nine products of parts the six largest are added up, smallest first; the other three are
+// below 2^-24 of the whole.
+//
+// The team packs blocks of A and B together into tiles, then shares out blocks of 32 x 32 sums, four tile registers, which
+// take two tiles of A and two of B at a time. Which blocks there are depends on the shape alone: so do the bits.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/amx.h"
+#include "cpu/bfloat16.h"
+#include "cpu/team.h"
+#include "cpu/transpose.h"
+#include "tilefuse/matmul.h"
+
+#if defined(TILEFUSE_AMX)
+
+namespace tilefuse::inline TILEFUSE_ISA::matrix_unit {
+
+// Chosen on paper, from figures for Sapphire Rapids: a panel of B, `depth` deep and in three parts, is 96 KB, and six of
+// them and a strip of A fit in its 2 MB of L2, from which tiles load as fast as they are multiplied.
+constexpr int64_t edge = 32;    // rows of a strip of A, columns of a panel of B, and k of a step
+constexpr int64_t depth = 512;  // k of a block
+constexpr int64_t group = 6;    // panels that stay in L2 while strips pass
+constexpr int64_t block = 2048; // rows and columns that are packed at a time
+constexpr int64_t tile = 512;   // bfloat16 numbers in a tile
+
+// The smallest magnitude but 0, and the largest, of what was packed; NaN counts as infinite.
+class Magnitudes {
+public:
+    void add(Vec<float> x) {
+        const Words bits = (Words)x & 0x7fffffffu;
+        most_ = bits > most_ ? bits : most_;
+        const Words nonzero = bits == 0 ? Words{} + 0x7fffffffu : bits;
+        least_ = nonzero < least_ ? nonzero : least_;
+    }
+    float least() const {
+        uint32_t bits = 0x7f800000u;
+        for (int i = 0; i < lanes<float>; ++i) bits = std::min(bits, least_[i]);
+        return number(bits);
+    }
+    float most() const {
+        uint32_t bits = 0;
+        for (int i = 0; i < lanes<float>; ++i) bits = std::max(bits, most_[i]);
+        return number(std::min(bits, 0x7f800000u));
+    }
+
+private:
+    static float number(uint32_t bits) {
+        float x;
+        std::memcpy(&x, &bits, sizeof x);
+        return x;
+    }
+    Words most_{}, least_ = Words{} + 0x7f800000u;
+};
+
+struct Reach {
+    float least, most;
+};
+
+// Whether parts in bfloat16 hold all that matters of the products of two such sets of numbers: tiles count denormals as
+// zero and round what is next to infinity to it.
+inline bool parts_will_do(Reach a, Reach b, int64_t k) {
+    constexpr float tiny = 0x1p-103f, huge = 0x1p126f;  // below `tiny` a third part may be denormal
+    const double largest = static_cast<double>(a.most) * static_cast<double>(b.most);
+    return a.most < huge && b.most < huge && a.least >= tiny && b.least >= tiny &&
+           (largest == 0 || largest > 0x1p-80) && largest * static_cast<double>(k) < 0x1p126;
+}
+
+// x[32][32], contiguous = elements of a matrix with any strides; zeros past `rows` and `columns`.
+inline void fetch(const float* from, int64_t row_stride, int64_t col_stride, int64_t rows, int64_t columns, float* x) {
+    if (rows < edge || columns < edge) std::memset(x, 0, sizeof(float) * edge * edge);
+    if (col_stride == 1) {
+        for (int64_t i = 0; i < rows; ++i) std::memcpy(x + i * edge, from + i * row_stride, sizeof(float) * static_cast<size_t>(columns));
+    } else if (row_stride == 1) {
+        transpose(columns, rows, from, col_stride, x, edge);
+    } else {
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < columns; ++j) x[i * edge + j] = from[i * row_stride + j * col_stride];
+    }
+}
+
+// The next part of x; what is left of x.
+inline Words take_part(Vec<float>& x) {
+    const Words part = rounded(x);
+    x -= (Vec<float>)part;
+    return part;
+}
+
+// Two tiles for each part, [parts][2][16][32]: of A, its rows as they are.
+template <int parts> void pack_left(const float* x, uint16_t* packed, Magnitudes& magnitudes) {
+    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
+    for (int64_t i = 0; i < edge * edge; i += lanes<float>) {
+        Vec<float> rest = load(x + i);
+        if (parts > 1) magnitudes.add(rest);
+#pragma GCC unroll 3
+        for (int part = 0; part < parts; ++part) {
+            const Halves halves = __builtin_convertvector(take_part(rest) >> 16, Halves);
+            std::memcpy(packed + part * 2 * tile + i, &halves, sizeof halves);
+        }
+    }
+}
+
+// Of B: pairs of rows, [parts][2][16][16][2]; the first tile has the left 16 columns.
+template <int parts> void pack_right(const float* x, uint16_t* packed, Magnitudes& magnitudes) {
+    for (int64_t pair = 0; pair < edge / 2; ++pair) {
+        for (int64_t j = 0; j < edge; j += lanes<float>) {
+            Vec<float> even = load(x + 2 * pair * edge + j), odd = load(x + (2 * pair + 1) * edge + j);
+            if (parts > 1) magnitudes.add(even), magnitudes.add(odd);
+#pragma GCC unroll 3
+            for (int part = 0; part < parts; ++part) {
+                const Words words = take_part(even) >> 16 | take_part(odd);
+                std::memcpy(packed + (part * 2 + j / 16) * tile + pair * 32 + j % 16 * 2, &words, sizeof words);
+            }
+        }
+    }
+}
+
+// sums[32][32] = the product of a packed strip and a packed panel, `steps` of 32 deep.
+template <int parts> void multiply_tiles(int64_t steps, const uint16_t* a, const uint16_t* b, float* sums) {
+    tiles_read_memory(a);
+    TILEFUSE_TILE_ZERO(0);
+    TILEFUSE_TILE_ZERO(1);
+    TILEFUSE_TILE_ZERO(2);
+    TILEFUSE_TILE_ZERO(3);
+    for (int order = parts - 1; order >= 0; --order) {  // of the product: 2^-8 to that power
+        for (int left = order; left >= 0; --left) {
+            const uint16_t* x = a + left * 2 * tile;
+            const uint16_t* y = b + (order - left) * 2 * tile;
+            for (int64_t step = 0; step < steps; ++step, x += parts * 2 * tile, y += parts * 2 * tile) {
+                TILEFUSE_TILE_LOAD(4, x, 64);
+                TILEFUSE_TILE_LOAD(6, y, 64);
+                TILEFUSE_TILE_PRODUCT(0, 4, 6);
+                TILEFUSE_TILE_LOAD(7, y + tile, 64);
+                TILEFUSE_TILE_PRODUCT(1, 4, 7);
+                TILEFUSE_TILE_LOAD(5, x + tile, 64);
+                TILEFUSE_TILE_PRODUCT(2, 5, 6);
+                TILEFUSE_TILE_PRODUCT(3, 5, 7);
+            }
+        }
+    }
+    TILEFUSE_TILE_STORE(0, sums, edge * sizeof(float));
+    TILEFUSE_TILE_STORE(1, sums + 16, edge * sizeof(float));
+    TILEFUSE_TILE_STORE(2, sums + 16 * edge, edge * sizeof(float));
+    TILEFUSE_TILE_STORE(3, sums + 16 * edge + 16, edge * sizeof(float));
+}
+
+// The same with multiply-adds in float32, from the operands themselves: for numbers whose parts won't do.
+inline void multiply_floats(const tilefuse_matmul_args& args, const float* a, const float* b, int64_t rows, int64_t columns,
+                            int64_t k, float* sums) {
+    std::memset(sums, 0, sizeof(float) * edge * edge);
+    alignas(64) float x[edge * edge], y[edge * edge];
+    for (int64_t p = 0; p < k; p += edge) {
+        const int64_t deep = std::min(edge, k - p);
+        fetch(a + p * args.a_col_stride, args.a_row_stride, args.a_col_stride, rows, deep, x);
+        fetch(b + p * args.b_row_stride, args.b_row_stride, args.b_col_stride, deep, columns, y);
+        for (int64_t i = 0; i < rows; ++i) {
+            for (int64_t j = 0; j < edge; j += lanes<float>) {
+                Vec<float> sum = load(sums + i * edge + j);
+                for (int64_t q = 0; q < deep; ++q) sum += splat(x[i * edge + q]) * load(y + q * edge + j);
+                store(sums + i * edge + j, sum);
+            }
+        }
+    }
+}
+
+// One team's product. `Finish` is called for blocks of C that are complete: (c, row, column, rows, columns).
+template <int parts> class Product {
+public:
+    static size_t shared(const tilefuse_matmul_args& args) {
+        const int64_t strips = strips_of(std::min(args.m, block)), panels = strips_of(std::min(args.n, block));
+        return static_cast<size_t>((strips + panels) * (strip_size(args) * static_cast<int64_t>(sizeof(uint16_t)) +
+                                                        static_cast<int64_t>(sizeof(Reach))));
+    }
+
+    Product(Team& team, const tilefuse_matmul_args& args)
+        : team_(team), args_(args), left_(team.shared<uint16_t>()),
+          right_(left_ + strips_of(std::min(args.m, block)) * strip_size(args)),
+          left_reach_(reinterpret_cast<Reach*>(right_ + strips_of(std::min(args.n, block)) * strip_size(args))),
+          right_reach_(left_reach_ + strips_of(std::min(args.m, block))) {}
+
+    template <class Finish> void operator()(const float* a, const float* b, float* c, const Finish& finish) {
+        TileRegisters registers;
+        for (int64_t j = 0; j < args_.n; j += block) {
+            for (int64_t i = 0; i < args_.m; i += block) {
+                for (int64_t p = 0; p < args_.k; p += depth) {
+                    team_.barrier();  // nobody uses the team's memory any more
+                    const int64_t k = std::min(depth, args_.k - p);
+                    pack(a + i * args_.a_row_stride + p * args_.a_col_stride, std::min(block, args_.m - i),
+                         b + p * args_.b_row_stride + j * args_.b_col_stride, std::min(block, args_.n - j), k);
+                    team_.barrier();
+                    multiply(a, b, c, i, j, p, k, finish);
+                }
+            }
+        }
+        team_.barrier();
+    }
+
+private:
+    static int64_t strips_of(int64_t n) { return (n + edge - 1) / edge; }
+    static int64_t steps_of(int64_t k) { return (k + edge - 1) / edge; }
+    static int64_t strip_size(const tilefuse_matmul_args& args) { return steps_of(std::min(args.k, depth)) * parts * 2 * tile; }
+
+    void pack(const float* a, int64_t rows, const float* b, int64_t columns, int64_t k) {
+        alignas(64) float x[edge * edge];
+        const int64_t steps = steps_of(k), size = strip_size(args_);
+        const Range strips = team_.range(strips_of(rows)), panels = team_.range(strips_of(columns));
+        for (int64_t strip = strips.begin; strip < strips.end; ++strip) {
+            Magnitudes magnitudes;
+            for (int64_t step = 0; step < steps; ++step) {
+                fetch(a + strip * edge * args_.a_row_stride + step * edge * args_.a_col_stride, args_.a_row_stride,
+                      args_.a_col_stride, std::min(edge, rows - strip * edge), std::min(edge, k - step * edge), x);
+                pack_left<parts>(x, left_ + strip * size + step * parts * 2 * tile, magnitudes);
+            }
+            left_reach_[strip] = {magnitudes.least(), magnitudes.most()};
+        }
+        for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+            Magnitudes magnitudes;
+            for (int64_t step = 0; step < steps; ++step) {
+                fetch(b + step * edge * args_.b_row_stride + panel * edge * args_.b_col_stride, args_.b_row_stride,
+                      args_.b_col_stride, std::min(edge, k - step * edge), std::min(edge, columns - panel * edge), x);
+                pack_right<parts>(x, right_ + panel * size + step * parts * 2 * tile, magnitudes);
+            }
+            right_reach_[panel] = {magnitudes.least(), magnitudes.most()};
+        }
+    }
+
+    // This member's share of the blocks of C at (row, column): groups of panels, in them strips, in them panels.
+    template <class Finish>
+    void multiply(const float* a, const float* b, float* c, int64_t row, int64_t column, int64_t p, int64_t k, const Finish& finish) {
+        alignas(64) float sums[edge * edge];
+        const int64_t strips = strips_of(std::min(block, args_.m - row)), panels = strips_of(std::min(block, args_.n - column));
+        const int64_t size = strip_size(args_), steps = steps_of(k);
+        const bool last = p + k >= args_.k;
+        const Range mine = team_.range(strips * panels);
+        for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
+            const int64_t first = unit / (group * strips) * group, width = std::min(group, panels - first);
+            const int64_t within = unit - first * strips, strip = within / width, panel = first + within % width;
+            const int64_t i = row + strip * edge, j = column + panel * edge;
+            const int64_t rows = std::min(edge, args_.m - i), columns = std::min(edge, args_.n - j);
+            if (parts == 1 || parts_will_do(left_reach_[strip], right_reach_[panel], args_.k)) {
+                multiply_tiles<parts>(steps, left_ + strip * size, right_ + panel * size, sums);
+            } else {
+                multiply_floats(args_, a + i * args_.a_row_stride + p * args_.a_col_stride,
+                                b + p * args_.b_row_stride + j * args_.b_col_stride, rows, columns, k, sums);
+            }
+            add(sums, c + i * args_.c_row_stride + j, rows, columns, p == 0 ? args_.beta : 1);
+            if (last) finish(c + i * args_.c_row_stride + j, i, j, rows, columns);
+        }
+    }
+
+    void add(const float* sums, float* c, int64_t rows, int64_t columns, double beta) const {
+        const float factor = static_cast<float>(beta);
+        for (int64_t i = 0; i < rows; ++i, sums += edge, c += args_.c_row_stride) {
+            for_vectors<float>(columns, [&](int64_t j, int n) {
+                Vec<float> sum = load(sums + j);
+                if (factor != 0) sum += factor * load_upto(c + j, n);
+                store_upto(c + j, sum, n);
+            });
+        }
+    }
+
+    Team& team_;
+    const tilefuse_matmul_args& args_;
+    uint16_t *const left_, *const right_;
+    Reach *const left_reach_, *const right_reach_;
+};
+
+}  // namespace tilefuse::inline TILEFUSE_ISA::matrix_unit
+
+#endif

@@ -1,0 +1,176 @@
+"""How exact products of float32 are, in each precision.
+
+Matrix units split operands, round them, and count as zero what is denormal: what they make must not be told
+from float32's own, up to the ends of its range.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import tilefuse
+from helpers.arrays import LAYOUTS, Guarded, integers, normal
+from helpers.compare import assert_close, assert_same, assert_same_bits
+from helpers.precision import exact_product, product_magnitude
+
+# Blocks are of 32 rows, 32 columns and 512 of k, and small products don't go to the matrix unit.
+SHAPES = [
+    (64, 64, 128),
+    (65, 130, 97),
+    (33, 70, 1100),
+    (200, 64, 64),
+    (31, 31, 31),
+    (5, 300, 9),
+    (160, 257, 513),
+]
+TRANSPOSES = list(itertools.product([False, True], [False, True]))
+
+
+@pytest.fixture
+def on_cpu():
+    before = tilefuse.get_device()
+    tilefuse.set_device("cpu")
+    yield tilefuse.ops
+    tilefuse.set_device(before)
+
+
+def rounded(x):
+    """To bfloat16, ties to even; NaN and infinities stay."""
+    bits = x.view(np.uint32)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return np.where(np.isnan(x), x, nearest.astype(np.uint32).view(np.float32))
+
+
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES)
+@pytest.mark.parametrize("precision", ["float32", "ieee", "bfloat16"])
+def test_integers_are_exact(on_cpu, precision, m, n, k):
+    rng = np.random.default_rng((m, n, k))
+    a, b, bias = integers(rng, (m, k), "f"), integers(rng, (k, n), "f"), integers(rng, (n,), "f")
+    for flip_a, flip_b in TRANSPOSES:
+        left = np.ascontiguousarray(a.T) if flip_a else a
+        right = np.ascontiguousarray(b.T) if flip_b else b
+        out = Guarded((m, n), "f", pad=3)
+        options = {"transpose_a": flip_a, "transpose_b": flip_b, "out": out.array, "precision": precision}
+        on_cpu.matmul(left, right, **options)
+        assert_same(out.check(), a @ b)
+        on_cpu.matmul(left, right, bias=bias, activation="relu", beta=2.0, **options)
+        assert_same(out.check(), np.maximum(3 * (a @ b) + bias, 0))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_layouts_and_batches(on_cpu, precision):
+    rng = np.random.default_rng(1)
+    a, b = integers(rng, (3, 70, 90), "f"), integers(rng, (90, 140), "f")
+    for layout_a, layout_b in itertools.product(LAYOUTS, LAYOUTS):
+        laid_a, laid_b = LAYOUTS[layout_a](a[0]), LAYOUTS[layout_b](b)
+        assert_same(on_cpu.matmul(laid_a, laid_b, precision=precision), a[0] @ b)
+    assert_same(on_cpu.matmul(a, b, precision=precision), a @ b)
+
+
+def test_bfloat16_rounds_the_operands_and_adds_up_in_float32(on_cpu):
+    for m, n, k in SHAPES:
+        rng = np.random.default_rng((m, n, k))
+        a, b = normal(rng, (m, k), "f"), normal(rng, (k, n), "f")
+        x, y = rounded(a), rounded(b)
+        assert not np.array_equal(x, a)
+        c = on_cpu.matmul(a, b, precision="bfloat16")
+        assert_close(c, exact_product(x, y), magnitude=product_magnitude(x, y), terms=k)
+
+
+def error(c, a, b):
+    """By norm and by the largest element, both over what float32 could give at best."""
+    exact = exact_product(a, b)
+    wrong = np.abs(c - exact)
+    return np.linalg.norm(wrong) / np.linalg.norm(exact), (wrong / product_magnitude(a, b)).max()
+
+
+def scaled_rows(rng, shape, low, high):
+    return normal(rng, shape, "f") * 10.0 ** rng.uniform(low, high, (shape[0], 1)).astype("f")
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 128), (97, 130, 700), (256, 96, 1500)])
+def test_as_exact_as_multiply_adds(on_cpu, m, n, k):
+    rng = np.random.default_rng((m, n, k))
+    plain = normal(rng, (m, k), "f"), normal(rng, (k, n), "f")
+    positive = np.abs(plain[0]), np.abs(plain[1])
+    scaled = scaled_rows(rng, (m, k), -30, 7), np.ascontiguousarray(scaled_rows(rng, (n, k), -8, 29).T)
+    cancelling = (
+        np.concatenate([plain[0], -plain[0]], 1),
+        np.concatenate([plain[1], plain[1] * (1 + 1e-3)], 0),
+    )
+    tiny = plain[0] * np.float32(1e-20), plain[1] * np.float32(1e-17)
+    for a, b in (plain, positive, cancelling):
+        ours = error(on_cpu.matmul(a, b), a, b)
+        ieee = error(on_cpu.matmul(a, b, precision="ieee"), a, b)
+        assert ours[0] <= 1.2 * ieee[0]
+        assert ours[1] <= 1.2 * ieee[1]
+    for a, b in (scaled, tiny):  # each sum has a scale of its own; terms that are denormal count as zero
+        bounds = {"magnitude": product_magnitude(a, b), "terms": k, "flushed": 4 * k}
+        assert_close(on_cpu.matmul(a, b), exact_product(a, b), **bounds)
+
+
+def with_extremes(rng, shape):
+    """Normal numbers, a few of which are what float32 has at its ends."""
+    x = normal(rng, shape, "f")
+    ends = np.array([3.4e38, -3.4e38, 1e-38, -3e-38, 1e-36, 1e-33, 0.0, -0.0], np.float32)
+    where = rng.random(shape) < 0.002
+    x[where] = rng.choice(ends, where.sum())
+    return x
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 128), (97, 130, 700)])
+def test_the_ends_of_the_range(on_cpu, m, n, k):
+    rng = np.random.default_rng((m, n, k))
+    a, b = with_extremes(rng, (m, k)), normal(rng, (k, n), "f") * np.float32(1e-3)
+    assert_close(on_cpu.matmul(a, b), exact_product(a, b), magnitude=product_magnitude(a, b), terms=k)
+    small = a * np.float32(1e-38)
+    assert_close(
+        on_cpu.matmul(small, b),
+        exact_product(small, b),
+        magnitude=product_magnitude(small, b),
+        terms=k,
+        flushed=4 * k,
+    )
+    big = np.full((m, k), 1e19, np.float32)
+    assert_same(on_cpu.matmul(big, big.T.copy()), np.full((m, m), np.inf))
+    whole = np.zeros((m, k), np.float32)
+    whole[:, 3] = np.finfo(np.float32).max
+    ones = np.ones((k, n), np.float32)
+    assert_same(on_cpu.matmul(whole, ones), np.full((m, n), np.finfo(np.float32).max))
+
+
+@pytest.mark.parametrize("precision", ["float32", "ieee", "bfloat16"])
+def test_nan_and_infinity(on_cpu, precision):
+    rng = np.random.default_rng(7)
+    for m, n, k in [(64, 64, 128), (97, 130, 700)]:
+        a, b = integers(rng, (m, k), "f"), integers(rng, (k, n), "f")
+        a[rng.random(a.shape) < 0.0005], b[rng.random(b.shape) < 0.0005] = np.inf, -np.inf
+        a[0, 1], b[2, 3] = np.nan, np.nan
+        with np.errstate(invalid="ignore"):
+            expected = a.astype(np.float64) @ b.astype(np.float64)
+        assert np.isinf(expected).any()
+        assert np.isfinite(expected).any()
+        assert_same(on_cpu.matmul(a, b, precision=precision), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "ieee", "bfloat16"])
+def test_same_bits_for_any_number_of_threads(on_cpu, set_num_threads, precision):
+    rng = np.random.default_rng(8)
+    for m, n, k in [(257, 129, 300), (64, 640, 1300), (97, 130, 700)]:
+        a, b = normal(rng, (m, k), "f"), normal(rng, (k, n), "f")
+        a[5, 7], b[-1, -1] = 1e38, 1e-37
+        results = []
+        for threads in (1, 2, 3):
+            set_num_threads(threads)
+            results.append(on_cpu.matmul(a, b, activation="gelu", precision=precision))
+        assert_same_bits(results[1], results[0])
+        assert_same_bits(results[2], results[0])
+
+
+def test_what_is_not_there(ops):
+    a, device = np.ones((3, 3), np.float32), tilefuse.get_device()
+    for name in ("tf32", "float16") + (("bfloat16",) if device != "cpu" else ()):
+        with pytest.raises(ValueError, match=f"'{name}' is not available on '{device}'"):
+            ops.matmul(a, a, precision=name)
+    with pytest.raises(ValueError, match="arrays are of float64; convert"):
+        ops.matmul(a.astype("d"), a.astype("d"), precision="ieee")
