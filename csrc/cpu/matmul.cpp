@@ -11,6 +11,7 @@
 #include "cpu/matmul_amx.h"
 #include "cpu/matmul_pack.h"
 #include "cpu/matmul_tile.h"
+#include "cpu/matmul_vector.h"
 #include "cpu/optimizer.h"
 #include "cpu/simd.h"
 
@@ -182,16 +183,18 @@ private:
     // Packing a panel costs about as much as a strip that passes it, and packing a strip as much as a panel. It pays
     // when many do, unless all of B's block lies together in L1 anyway; strips only together with panels. Rows of A are
     // nearly as good as strips, columns of A are not. (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed for
-    // 32 rows, the same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) The last panel is padded with zeros to
-    // whole vectors.
+    // 32 rows, the same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) Rows of B that are a multiple of 2 KB apart
+    // share a few sets of the cache, and few strips are enough. (1024 x 1024, 32 rows: 34 unpacked, 70 packed.) The last
+    // panel is padded with zeros to whole vectors.
     void pack_b(int64_t height) {
         const bool lies_together = k_ * args_.b_row_stride * static_cast<int64_t>(sizeof(T)) <= l1_bytes;
         const bool many_strips = height > 8 * tile_rows_;
         const bool rounds = args_.precision == TILEFUSE_PRECISION_BFLOAT16;
         const bool any_strides = (args_.a_col_stride != 1 && args_.a_row_stride != 1) || rounds;
-        const bool far_apart = args_.a_col_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
-        pack_a_ = any_strides || (many_strips && panels_of_.count >= (far_apart ? 2 : 8));
-        pack_all_ = pack_a_ || args_.b_col_stride != 1 || (many_strips && !lies_together);
+        const auto far_apart = [](int64_t stride) { return stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0; };
+        pack_a_ = any_strides || (many_strips && panels_of_.count >= (far_apart(args_.a_col_stride) ? 2 : 8));
+        pack_all_ = pack_a_ || args_.b_col_stride != 1 || (many_strips && !lies_together) ||
+                    (height > 4 * tile_rows_ && far_apart(args_.b_row_stride) && !lies_together);
         const bool padded = panel_at(panels_of_.count) > width_;
         const int64_t whole = args_.b_col_stride != 1 ? 0 : panels_of_.count - padded;
         for (int64_t first = 0; pack_all_ && first < whole; first += 4) {
@@ -343,7 +346,43 @@ template <class Body> void for_products(const tilefuse_matmul_args& args, Range 
     }
 }
 
+// Whether A is one row or B one column, and the other one contiguous one way or the other.
+bool has_vector(const tilefuse_matmul_args& args) {
+    if (args.k == 0 || args.precision == TILEFUSE_PRECISION_BFLOAT16 || args.split == TILEFUSE_SPLIT_SUM) return false;
+    if (args.n == 1) return args.a_row_stride == 1 || args.a_col_stride == 1;
+    return args.m == 1 && args.split == TILEFUSE_SPLIT_AUTO && (args.b_row_stride == 1 || args.b_col_stride == 1);
+}
+
+template <class T> void multiply_vector(Team& team, const tilefuse_matmul_args& args) {
+    const bool column = args.n == 1;  // B is one; its product with A is that of B' and A'
+    const int64_t outputs = column ? args.m : args.n, lead = column ? args.a_row_stride : args.b_col_stride;
+    const int64_t deep = column ? args.a_col_stride : args.b_row_stride, x_stride = column ? args.b_row_stride : args.a_col_stride;
+    const Range mine = column ? team.range(outputs) : team.range(outputs, lanes<T>);
+    const int64_t count = mine.end - mine.begin;
+    T* const sums = team.scratch<T>();
+    T* const copy = sums + outputs;
+    const T beta = static_cast<T>(args.beta);
+    const Epilogue<T> epilogue(args);
+    for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
+        if (count <= 0) return;
+        const T* x = static_cast<const T*>(column ? args.b : args.a) + (column ? b : a);
+        const T* m = static_cast<const T*>(column ? args.a : args.b) + (column ? a : b) + mine.begin * lead;
+        if (x_stride != 1) {
+            for (int64_t p = 0; p < args.k; ++p) copy[p] = x[p * x_stride];
+            x = copy;
+        }
+        lead == 1 ? add_rows(args.k, count, x, m, deep, sums) : dot_columns(args.k, count, x, m, lead, sums);
+        if (args.epilogue.rule) return epilogue(sums, count, 0, 0, mine.begin, 1, count);  // a column is contiguous too
+        T* const c = static_cast<T*>(args.c) + offset + (column ? mine.begin * args.c_row_stride : mine.begin);
+        const int64_t c_stride = column ? args.c_row_stride : 1;
+        for (int64_t j = 0; j < count; ++j) c[j * c_stride] = beta != 0 ? sums[j] + beta * c[j * c_stride] : sums[j];
+        epilogue(c, args.c_row_stride, offset, column ? mine.begin : 0, column ? 0 : mine.begin, column ? count : 1,
+                 column ? 1 : count);
+    });
+}
+
 template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) {
+    if (has_vector(args)) return multiply_vector<T>(team, args);
     if (team.size > 1 && splits_sums<T>(args)) return matmul_by_sums<T>(team, args);
     const int64_t products = products_of(args);
 
@@ -427,7 +466,7 @@ Cost matmul_cost(const tilefuse_matmul_args& args) {
 #endif
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        cost.scratch = Product<T>::scratch(args);
+        cost.scratch = has_vector(args) ? static_cast<size_t>(args.m * args.n + args.k) * sizeof(T) : Product<T>::scratch(args);
         if (splits_sums<T>(args)) {
             const int64_t depth = blocking<T>(args).k;
             cost.shared = static_cast<size_t>((args.k + depth - 1) / depth * args.m * args.n) * sizeof(T);
