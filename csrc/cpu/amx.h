@@ -1,6 +1,6 @@
 // The tile registers of Intel's AMX, for products in bfloat16: eight, of up to 16 rows of 64 bytes. All of them are used
 // whole here: 16 x 16 floats, 16 x 32 bfloat16 of the left operand, or 16 pairs of rows x 16 columns of the right one.
-// With TILEFUSE_EMULATE_AMX they are memory, and the instructions are loops, to test what is written for them.
+// Where the instruction set lacks them they are memory, and the instructions are loops: to test what is written for them.
 // Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, "TDPBF16PS".
 #pragma once
 
@@ -8,7 +8,6 @@
 
 #if defined(__AMX_BF16__)
 
-#define TILEFUSE_AMX 1
 #define TILEFUSE_TILE_ZERO(tile) _tile_zero(tile)
 #define TILEFUSE_TILE_LOAD(tile, from, stride) _tile_loadd(tile, from, stride)
 #define TILEFUSE_TILE_STORE(tile, to, stride) _tile_stored(tile, to, stride)
@@ -38,9 +37,8 @@ public:
 
 }  // namespace tilefuse::inline TILEFUSE_ISA
 
-#elif defined(TILEFUSE_EMULATE_AMX)
+#else
 
-#define TILEFUSE_AMX 1
 #define TILEFUSE_TILE_ZERO(tile) tiles_emulated.zero(tile)
 #define TILEFUSE_TILE_LOAD(tile, from, stride) tiles_emulated.load(tile, from, stride)
 #define TILEFUSE_TILE_STORE(tile, to, stride) tiles_emulated.store(tile, to, stride)

@@ -23,6 +23,9 @@ namespace tilefuse {
 
 namespace {
 
+// For tests alone: see TILEFUSE_EMULATE_AVX512.
+bool is_emulated(std::string_view isa) { return isa == "wide" || isa == "wide_amx"; }
+
 #if defined(__x86_64__)
 // (__builtin_cpu_supports knows AMX by no name in all compilers.) CPUID leaf 7: EDX bits 22 and 24.
 bool processor_has_amx() {
@@ -43,7 +46,7 @@ bool processor_has(const std::string& isa) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    if (isa == "avx2" || isa == "wide") return avx2;
+    if (isa == "avx2" || is_emulated(isa)) return avx2;
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (isa == "avx512") return avx512;
@@ -64,14 +67,12 @@ constexpr Isa built[] = {
 #undef TILEFUSE_ISA_BUILT
 };
 
-constexpr std::string_view wide = "wide";  // for tests alone: see TILEFUSE_EMULATE_AVX512
-
 const Kernels& choose() {
     const char* asked = std::getenv("TILEFUSE_ISA");
     const bool any = asked == nullptr || *asked == '\0';
     const Isa* best = nullptr;
     for (const Isa& isa : built)
-        if ((any ? isa.name != wide : asked == std::string(isa.name)) && processor_has(isa.name)) best = &isa;
+        if ((any ? !is_emulated(isa.name) : asked == std::string(isa.name)) && processor_has(isa.name)) best = &isa;
     if (best != nullptr) return best->table();
     std::string names;
     for (const std::string& name : available_isas()) names += (names.empty() ? "" : ", ") + name;

@@ -43,6 +43,12 @@ struct Kernels {
 const Kernels& kernels();
 std::vector<std::string> available_isas();
 
+#if defined(TILEFUSE_BASE_ISA)
+namespace TILEFUSE_BASE_ISA {
+const Kernels& table();
+}
+#endif
+
 // One kernel by itself: opens a team, runs it, closes it.
 template <class Args> void run(const Args& args) {
     const Kernel<Args>& kernel = kernels().of(args);

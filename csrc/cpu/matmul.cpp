@@ -4,15 +4,13 @@
 // that pays: matmul_pack.h), and for each over strips of a few rows of A; a tile of C, strip x panel, is accumulated in
 // registers (matmul_tile.h). Every element of C is one chain of multiply-adds in the order of k, whatever the shape of
 // its tile: so the bits don't depend on the number of threads.
-#include "common/activation.h"
 #include "common/dtype.h"
 #include "cpu/bfloat16.h"
 #include "cpu/kernels.h"
-#include "cpu/matmul_amx.h"
+#include "cpu/matmul_epilogue.h"
 #include "cpu/matmul_pack.h"
 #include "cpu/matmul_tile.h"
 #include "cpu/matmul_vector.h"
-#include "cpu/optimizer.h"
 #include "cpu/simd.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
@@ -43,93 +41,6 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     return {k, std::max<int64_t>(most_rows, l2_bytes / size),
             std::min(whole_panels<T>(args.n), std::max<int64_t>(1, packed_bytes / size / panel_columns<T>) * panel_columns<T>)};
 }
-
-// ---- the epilogue ---------------------------------------------------------------------------------------------------
-
-template <class T> Vec<T> mask_vector(const uint8_t* mask, int n) {
-    Vec<T> v{};
-    for (int i = 0; i < n; ++i) v[i] = mask[i];
-    return v;
-}
-
-template <class T> Vec<T> full_mask_vector(const uint8_t* mask) {
-    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
-    Bytes bytes;
-    std::memcpy(&bytes, mask, sizeof bytes);
-    return __builtin_convertvector(bytes, Vec<T>);
-}
-
-// Applies the epilogue to the rectangle of `rows` x `columns` sums at `c`, whose corner is (row, column) of C.
-template <class T> class Epilogue {
-public:
-    explicit Epilogue(const tilefuse_matmul_args& args)
-        : e_(args.epilogue), n_(args.n), c_stride_(args.c_row_stride),
-          stores_(e_.bias || e_.activation != TILEFUSE_LINEAR || e_.preactivation || e_.mask || e_.derivative_at),
-          update_(e_.rule ? *e_.rule : tilefuse_optimizer{}, e_.parameter) {}
-
-    // `offset`: where this product's C begins in the arrays that are strided like C.
-    void operator()(T* c, int64_t stride, int64_t offset, int64_t row, int64_t column, int64_t rows, int64_t columns) const {
-        if (stores_) {
-            for (int64_t i = 0; i < rows; ++i) {
-                const int64_t at = offset + (row + i) * c_stride_ + column;
-                forward(c + i * stride, at, column, columns);
-                if (e_.mask || e_.derivative_at) backward(c + i * stride, at, (row + i) * n_ + column, columns);
-            }
-        }
-        if (e_.rule) update_.block(row * n_ + column, n_, c, stride, rows, columns);
-    }
-
-    // Asks for what an update needs while its gradient is computed. (Zen 3, two threads, best of 100 blocks in three
-    // interleaved runs: 784-64-64-1 with batch 128 took 275 to 300 us a step without, 243 to 260 with this.)
-    void prefetch(int64_t row, int64_t column, int64_t rows, int64_t columns) const {
-        constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-        const auto ask = [&](const void* base) {
-            const T* first = static_cast<const T*>(base) + row * n_ + column;
-            for (int64_t i = 0; i < rows; ++i, first += n_)
-                for (int64_t j = 0; j < columns; j += line) __builtin_prefetch(first + j);
-        };
-        ask(e_.parameter.w);
-        for (const void* slot : e_.parameter.slots)
-            if (slot) ask(slot);
-    }
-
-private:
-    void forward(T* c, int64_t at, int64_t column, int64_t columns) const {
-        if (!e_.bias && !e_.preactivation && e_.activation == TILEFUSE_LINEAR) return;
-        const T* bias = e_.bias ? static_cast<const T*>(e_.bias) + column : nullptr;
-        T* pre = e_.preactivation ? static_cast<T*>(e_.preactivation) + at : nullptr;
-        with_activation<T>(e_.activation, e_.activation_alpha, [&](auto f) {
-            for_vectors<T>(columns, [&](int64_t j, int n) {
-                Vec<T> x = load_upto(c + j, n);
-                if (bias) x += load_upto(bias + j, n);
-                if (pre) store_upto(pre + j, x, n);
-                store_upto(c + j, f.forward(x), n);
-            });
-        });
-    }
-
-    void backward(T* c, int64_t at, int64_t mask_at, int64_t columns) const {
-        const uint8_t* mask = e_.mask ? e_.mask + mask_at : nullptr;
-        const T* y = e_.derivative_at ? static_cast<const T*>(e_.derivative_at) + at : nullptr;
-        const T scale = static_cast<T>(e_.mask_scale);
-        with_activation<T>(e_.derivative, e_.derivative_alpha, [&](auto f) {
-            for_vectors<T>(columns, [&](int64_t j, int n) {
-                Vec<T> x = load_upto(c + j, n);
-                if (mask) {
-                    const Vec<T> kept = n == lanes<T> ? full_mask_vector<T>(mask + j) : mask_vector<T>(mask + j, n);
-                    x = kept != 0 ? x * scale : Vec<T>{};
-                }
-                if (y) x *= f.derivative(load_upto(y + j, n));
-                store_upto(c + j, x, n);
-            });
-        });
-    }
-
-    const tilefuse_epilogue& e_;
-    const int64_t n_, c_stride_;
-    const bool stores_;
-    const Update<T> update_;
-};
 
 // ---- one member's rectangle of one product --------------------------------------------------------------------------
 
@@ -288,12 +199,6 @@ template <class T> Grid choose_grid(const tilefuse_matmul_args& args, int size) 
     return best;
 }
 
-int64_t products_of(const tilefuse_matmul_args& args) {
-    int64_t products = 1;
-    for (int axis = 0; axis < args.batch_axes; ++axis) products *= args.batch_shape[axis];
-    return products;
-}
-
 // Whether members take parts of k: only for one product that is cut into blocks of k anyway.
 template <class T> bool splits_sums(const tilefuse_matmul_args& args) {
     return args.split == TILEFUSE_SPLIT_SUM && args.k > blocking<T>(args).k && args.beta == 0 && products_of(args) == 1;
@@ -328,21 +233,6 @@ template <class T> void matmul_by_sums(Team& team, const tilefuse_matmul_args& a
             store_upto(c + j, total, n);
         });
         epilogue(c, args.c_row_stride, 0, i, 0, 1, args.n);
-    }
-}
-
-// body(offset of A, of B, of C) for each of the products in `mine`.
-template <class Body> void for_products(const tilefuse_matmul_args& args, Range mine, const Body& body) {
-    for (int64_t index = mine.begin; index < mine.end; ++index) {
-        int64_t a = 0, b = 0, c = 0, rest = index;
-        for (int axis = args.batch_axes - 1; axis >= 0; --axis) {
-            const int64_t i = rest % args.batch_shape[axis];
-            rest /= args.batch_shape[axis];
-            a += i * args.a_batch_strides[axis];
-            b += i * args.b_batch_strides[axis];
-            c += i * args.c_batch_strides[axis];
-        }
-        body(a, b, c);
     }
 }
 
@@ -403,30 +293,6 @@ template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) 
     });
 }
 
-#if defined(TILEFUSE_AMX)
-
-// Whether a product is worth packing for AMX. (The sizes are estimates: for float32, packing an element costs about as much
-// as 2 of the 128 / 32 times that it is used.) A split that the caller relies on, and an update, are left to the others.
-bool suits_amx(const tilefuse_matmul_args& args) {
-    if (args.dtype != TILEFUSE_FLOAT32 || args.precision == TILEFUSE_PRECISION_IEEE) return false;
-    if (args.split != TILEFUSE_SPLIT_AUTO || args.epilogue.rule != nullptr) return false;
-    const int64_t least = args.precision == TILEFUSE_PRECISION_BFLOAT16 ? 32 : 64, many = 8 * least * least * least;
-    return std::min({args.m, args.n, args.k}) >= least && args.m * args.n >= many / args.k;
-}
-
-template <int parts> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
-    const Epilogue<float> epilogue(args);
-    matrix_unit::Product<parts> product(team, args);
-    for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
-        product(static_cast<const float*>(args.a) + a, static_cast<const float*>(args.b) + b, static_cast<float*>(args.c) + offset,
-                [&](float* c, int64_t row, int64_t column, int64_t rows, int64_t columns) {
-                    epilogue(c, args.c_row_stride, offset, row, column, rows, columns);
-                });
-    });
-}
-
-#endif
-
 template <class T> void column_sum_of(Team& team, const tilefuse_column_sum_args& args) {
     const T* x = static_cast<const T*>(args.x);
     T* const sums = args.rule ? team.scratch<T>() : static_cast<T*>(args.y);
@@ -445,11 +311,6 @@ template <class T> void column_sum_of(Team& team, const tilefuse_column_sum_args
 }  // namespace
 
 void matmul(Team& team, const tilefuse_matmul_args& args) {
-#if defined(TILEFUSE_AMX)
-    if (suits_amx(args)) {
-        return args.precision == TILEFUSE_PRECISION_BFLOAT16 ? matmul_on_amx<1>(team, args) : matmul_on_amx<3>(team, args);
-    }
-#endif
     by_dtype(args.dtype, [&](auto zero) { matmul_of<decltype(zero)>(team, args); });
 }
 
@@ -457,13 +318,6 @@ Cost matmul_cost(const tilefuse_matmul_args& args) {
     Cost cost;
     cost.work = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
     cost.work *= static_cast<double>(products_of(args));
-#if defined(TILEFUSE_AMX)
-    if (suits_amx(args)) {
-        const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
-        cost.shared = rounds ? matrix_unit::Product<1>::shared(args) : matrix_unit::Product<3>::shared(args);
-        return cost;
-    }
-#endif
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
         cost.scratch = has_vector(args) ? static_cast<size_t>(args.m * args.n + args.k) * sizeof(T) : Product<T>::scratch(args);

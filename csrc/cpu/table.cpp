@@ -7,13 +7,8 @@
 
 #if defined(TILEFUSE_BASE_ISA)
 
-namespace tilefuse {
-
-namespace TILEFUSE_BASE_ISA {
-const Kernels& table();
-}
-
-inline namespace TILEFUSE_ISA {
+// Another instruction set's kernels but for those that this one has of its own.
+namespace tilefuse::inline TILEFUSE_ISA {
 
 void matmul(Team&, const tilefuse_matmul_args&);
 Cost matmul_cost(const tilefuse_matmul_args&);
@@ -28,8 +23,7 @@ const Kernels& table() {
     return kernels;
 }
 
-}  // namespace TILEFUSE_ISA
-}  // namespace tilefuse
+}  // namespace tilefuse::inline TILEFUSE_ISA
 
 #else
 

@@ -4,27 +4,24 @@
 //
 // The team packs blocks of A and B together into tiles, then shares out blocks of 32 x 32 sums, four tile registers, which
 // take two tiles of A and two of B at a time. Which blocks there are depends on the shape alone: so do the bits.
-#pragma once
-
 #include <algorithm>
 
 #include "cpu/amx.h"
 #include "cpu/bfloat16.h"
-#include "cpu/team.h"
+#include "cpu/kernels.h"
+#include "cpu/matmul_epilogue.h"
 #include "cpu/transpose.h"
-#include "tilefuse/matmul.h"
 
-#if defined(TILEFUSE_AMX)
-
-namespace tilefuse::inline TILEFUSE_ISA::matrix_unit {
+namespace tilefuse::inline TILEFUSE_ISA {
+namespace {
 
 // Chosen on paper, from figures for Sapphire Rapids: a panel of B, `depth` deep and in three parts, is 96 KB, and six of
 // them and a strip of A fit in its 2 MB of L2, from which tiles load as fast as they are multiplied.
 constexpr int64_t edge = 32;    // rows of a strip of A, columns of a panel of B, and k of a step
 constexpr int64_t depth = 512;  // k of a block
 constexpr int64_t group = 6;    // panels that stay in L2 while strips pass
-constexpr int64_t block = 2048; // rows and columns that are packed at a time
-constexpr int64_t tile = 512;   // bfloat16 numbers in a tile
+constexpr int64_t block = 2048;  // rows and columns that are packed at a time
+constexpr int64_t tile = 512;    // bfloat16 numbers in a tile
 
 // The smallest magnitude but 0, and the largest, of what was packed; NaN counts as infinite.
 class Magnitudes {
@@ -267,6 +264,39 @@ private:
     Reach *const left_reach_, *const right_reach_;
 };
 
-}  // namespace tilefuse::inline TILEFUSE_ISA::matrix_unit
+// Whether a product is worth packing for AMX. (The sizes are estimates: for float32, packing an element costs about as much
+// as 2 of the 128 / 32 times that it is used.) A split that the caller relies on, and an update, are left to the others.
+bool suits_amx(const tilefuse_matmul_args& args) {
+    if (args.dtype != TILEFUSE_FLOAT32 || args.precision == TILEFUSE_PRECISION_IEEE) return false;
+    if (args.split != TILEFUSE_SPLIT_AUTO || args.epilogue.rule != nullptr) return false;
+    const int64_t least = args.precision == TILEFUSE_PRECISION_BFLOAT16 ? 32 : 64, many = 8 * least * least * least;
+    return std::min({args.m, args.n, args.k}) >= least && args.m * args.n >= many / args.k;
+}
 
-#endif
+template <int parts> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
+    const Epilogue<float> epilogue(args);
+    Product<parts> product(team, args);
+    for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
+        product(static_cast<const float*>(args.a) + a, static_cast<const float*>(args.b) + b, static_cast<float*>(args.c) + offset,
+                [&](float* c, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+                    epilogue(c, args.c_row_stride, offset, row, column, rows, columns);
+                });
+    });
+}
+
+}  // namespace
+
+void matmul(Team& team, const tilefuse_matmul_args& args) {
+    if (!suits_amx(args)) return TILEFUSE_BASE_ISA::table().matmul.run(team, args);
+    args.precision == TILEFUSE_PRECISION_BFLOAT16 ? matmul_on_amx<1>(team, args) : matmul_on_amx<3>(team, args);
+}
+
+Cost matmul_cost(const tilefuse_matmul_args& args) {
+    Cost cost = TILEFUSE_BASE_ISA::table().matmul.cost(args);
+    if (!suits_amx(args)) return cost;
+    cost.scratch = 0;
+    cost.shared = args.precision == TILEFUSE_PRECISION_BFLOAT16 ? Product<1>::shared(args) : Product<3>::shared(args);
+    return cost;
+}
+
+}  // namespace tilefuse::inline TILEFUSE_ISA
