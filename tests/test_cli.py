@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import subprocess
 import sys
@@ -119,6 +121,9 @@ def test_train_without_matplotlib(
         (["train", "--program", "mnist_mlp"], "mnist_dropout_mlp"),
         (["bench", "--seconds", "0"], "more than 0"),
         (["bench", "--seconds", "x"], "--seconds"),
+        (["bench", "matmul", "--sweeps", "cube"], "unknown sweep 'cube'; expected some of: square"),
+        (["bench", "matmul", "--seconds", "-1"], "more than 0, got -1"),
+        (["bench", "conv"], "conv"),
         (["trian"], "train"),
         ([], "required"),
     ],
@@ -157,6 +162,36 @@ def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     out = capsys.readouterr().out
     assert re.search(r"^matmul 16 x 16 x 16 +tilefuse +[0-9.]+ us +[0-9.]+ GFLOP/s$", out, re.MULTILINE)
     assert re.search(r"^ +numpy +[0-9.]+ us +[0-9]+ steps/s +[0-9.]+ x as fast$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_bench_matmul(
+    cold: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = importlib.import_module("tilefuse._bench.matmul")
+    products = [bench.Product("square", 16, 16, 16), bench.Product("square", 5, 3, 7, True, True)]
+    monkeypatch.setitem(bench.SWEEPS, "square", lambda: iter(products))
+    monkeypatch.setattr(bench, "torch_module", lambda: None)  # its import takes seconds
+    monkeypatch.setattr(bench, "_largest_cache", lambda: 0)
+    arguments = [
+        "bench",
+        "matmul",
+        "--sweeps",
+        "square",
+        "--seconds",
+        "0.001",
+        "--output",
+        str(tmp_path / "new"),
+    ]
+    assert cli.main(arguments + ["--cold"] * cold) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^16 x 16 x 16 nn +[0-9.]+ +numpy [0-9.]+ +[0-9.]+ x as fast$", out, re.MULTILINE)
+    assert re.search(r"^5 x 3 x 7 tt ", out, re.MULTILINE)
+    assert re.search(r"^square: [0-9.]+ x as fast as the fastest peer.* of 2 products$", out, re.MULTILINE)
+    report = json.loads((tmp_path / "new" / "matmul.json").read_text())
+    assert report["cold"] is cold
+    assert [product["m"] for product in report["products"]] == [16, 5]
+    assert (tmp_path / "new" / "matmul.png").read_bytes().startswith(PNG)
 
 
 def test_version_of_the_module() -> None:

@@ -1,7 +1,8 @@
 """The sweep behind `tilefuse bench matmul`: products of many shapes, beside NumPy's and PyTorch's.
 
 Everybody takes turns in one process, with the same operands, as many threads and an array for the result. A
-time is the median of its rounds; a ratio is the fastest peer's time over tilefuse's.
+time is the median of its rounds; a ratio is the fastest peer's time over tilefuse's. It takes minutes; fewer
+with OPENBLAS_THREAD_TIMEOUT=20 in the environment.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from tilefuse import _core, ops
+from tilefuse._device import current
 from tilefuse._runtime import get_num_threads, show_config
 
-from .timing import SETTLE, Run, interleaved, torch_module
+from .timing import Run, interleaved, settle, torch_module
 
 TILEFUSE = "tilefuse"
 
@@ -116,6 +118,8 @@ def bench_matmul(
         raise ValueError(f"unknown sweep {unknown[0]!r}; expected some of: {', '.join(SWEEPS)}")
     if not seconds > 0:
         raise ValueError(f"seconds must be more than 0, got {seconds}")
+    if current() != "cpu":
+        raise ValueError(f"the sweeps of matmul are for device 'cpu', got {current()!r}: leave --device out")
     threads = get_num_threads()
     results: list[dict[str, Any]] = []
     products = [product for name in sweeps for product in SWEEPS[name]()]
@@ -159,10 +163,12 @@ def _cold_times(runs: dict[str, Run], seconds: float, rounds: int = 15) -> dict[
     """Return the median time of single calls, each after a pass over more memory than the caches hold."""
     wall = np.zeros(max(32 << 20, 3 * _largest_cache()) // 8)
     times: dict[str, list[float]] = {name: [] for name in runs}
+    last = ""
     for _ in range(rounds):
         for name, run in runs.items():
+            settle(last)
+            last = name
             wall += 1
-            time.sleep(SETTLE)
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
@@ -228,11 +234,8 @@ def _summarise(name: str, results: list[dict[str, Any]]) -> None:
     ratios = [result["ratio"] for result in results]
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     slower = sum(ratio < 0.9 for ratio in ratios)
-    print(
-        f"{name}: {mean:.2f} x as fast as the fastest peer (geometric mean of {len(ratios)} products); ",
-        end="",
-    )
-    print(f"at least {min(ratios):.2f}; below 0.9: {slower}")
+    print(f"{name}: {mean:.2f} x as fast as the fastest peer, the geometric mean of {len(ratios)} products")
+    print(f"{'':<{len(name)}}  at least {min(ratios):.2f}; {slower} are below 0.9")
 
 
 def _write(

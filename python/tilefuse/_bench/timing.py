@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -12,7 +13,16 @@ from typing import Any
 from tilefuse._runtime import get_num_threads
 
 Run = Callable[[], object]
-SETTLE = 0.03  # seconds, for the threads of the one before, which may spin for 20 ms, to fall asleep
+
+
+def settle(last: str) -> None:
+    """Wait until the threads of the library that ran last have fallen asleep; they spin first.
+
+    OpenMP's do for up to 20 ms. OpenBLAS's do for 100 to 200 ms, in which others' threads may stand still for
+    15 ms; with the environment variable OPENBLAS_THREAD_TIMEOUT=20, of a millisecond.
+    """
+    slow = last == "numpy" and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
+    time.sleep(0.25 if slow else 0.03)
 
 
 def interleaved(
@@ -21,7 +31,10 @@ def interleaved(
     """Return the median time of each, in seconds, over rounds in which they take turns."""
     counts: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
+    last = ""
     for name, run in runs.items():
+        settle(last)
+        last = name
         run()
         wait()
         start = time.perf_counter()
@@ -30,7 +43,10 @@ def interleaved(
         counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
     for _ in range(rounds):
         for name, run in runs.items():
-            time.sleep(SETTLE)
+            settle(last)
+            last = name
+            run()  # wakes the threads
+            wait()
             start = time.perf_counter()
             for _ in range(counts[name]):
                 run()
