@@ -222,6 +222,7 @@ bool may_overlap(const py::array& a, const py::array& b) {
 }
 
 void bind_direct(py::module_& m) {
+    descr(TILEFUSE_FLOAT32);  // now, since threads that make it together would wait for each other
     m.def("direct", &make_op, py::arg("name"), py::arg("function"),
           "The op of that name: tries its direct function first, then `function`. `function` itself where it has none.");
     m.def("use_direct", [](bool used) { device_in_use = used; }, py::arg("used"), "Whether calls may go directly to this module.");

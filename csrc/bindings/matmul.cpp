@@ -13,8 +13,8 @@ bool whole_strides(const py::array& a) {
     return reinterpret_cast<uintptr_t>(a.data()) % static_cast<size_t>(a.itemsize()) == 0;
 }
 
-void check_operand(const py::array& a, const char* name, tilefuse_dtype dtype) {
-    if (dtype_of(a, name) != dtype) throw py::type_error(std::string(name) + "'s dtype differs from a's: pass all arrays in one dtype");
+void check_operand(const py::array& a, const char* name, tilefuse_dtype of_a, tilefuse_dtype dtype) {
+    if (of_a != dtype) throw py::type_error(std::string(name) + "'s dtype differs from a's: pass all arrays in one dtype");
     if (!whole_strides(a)) throw py::value_error(std::string(name) + " is not aligned to its elements: pass a copy");
 }
 
@@ -60,28 +60,51 @@ bool set_result(tilefuse_matmul_args& args, const py::array& out) {
 constexpr struct {
     const char* name;
     tilefuse_precision precision;
-} precisions[] = {{"float32", TILEFUSE_PRECISION_FLOAT32}, {"ieee", TILEFUSE_PRECISION_IEEE}, {"bfloat16", TILEFUSE_PRECISION_BFLOAT16}};
+} precisions[] = {{"float32", TILEFUSE_PRECISION_FLOAT32},   {"ieee", TILEFUSE_PRECISION_IEEE},
+                  {"bfloat16", TILEFUSE_PRECISION_BFLOAT16}, {"split", TILEFUSE_PRECISION_SPLIT},
+                  {"tf32", TILEFUSE_PRECISION_TF32},         {"float16", TILEFUSE_PRECISION_FLOAT16}};
 
 // Whether there is a precision of that name.
 bool set_precision(tilefuse_matmul_args& args, std::string_view name) {
     for (const auto& entry : precisions) {
         if (name != entry.name) continue;
         args.precision = entry.precision;
-        return true;
+        return !backend::uses_host_memory() || entry.precision <= TILEFUSE_PRECISION_BFLOAT16;
     }
     return false;
 }
 
-// out = act(a @ b + beta * out + bias)
+// How an array's float32 numbers lie in memory, by the name of its dtype; those of 16 bits come as uint16.
+tilefuse_storage storage_from(const std::string& name) {
+    if (name == "float32" || name == "float64") return TILEFUSE_STORED_WHOLE;
+    if (name == "bfloat16") return TILEFUSE_STORED_BFLOAT16;
+    if (name == "float16" && !backend::uses_host_memory()) return TILEFUSE_STORED_FLOAT16;
+    throw py::type_error("arrays of " + name + " are not multiplied on " + backend::name());
+}
+
+tilefuse_dtype dtype_of_stored(const py::array& a, const char* name, tilefuse_storage storage) {
+    if (storage == TILEFUSE_STORED_WHOLE) return dtype_of(a, name);
+    if (a.dtype().kind() == 'u' && a.itemsize() == 2) return TILEFUSE_FLOAT32;
+    throw py::type_error(std::string(name) + " is not a view as uint16");
+}
+
+// out = act(a @ b + beta * out + bias); `operands` and `result` are the names of the dtypes of a and b, and of out
 void matmul(const py::array& a, const py::array& b, py::array& out, const py::object& bias, const std::string& activation,
             double alpha, double beta, const py::object& preactivation, bool transpose_a, bool transpose_b,
-            const std::string& precision) {
+            const std::string& precision, const std::string& operands, const std::string& result) {
     tilefuse_matmul_args args = {};
-    if (!set_precision(args, precision)) throw py::value_error("unknown precision '" + precision + "'");
-    args.dtype = dtype_of(a, "a");
-    check_operand(a, "a", args.dtype);
-    check_operand(b, "b", args.dtype);
-    check_operand(out, "out", args.dtype);
+    if (!set_precision(args, precision)) {
+        throw py::value_error("precision '" + precision + "' is not available on " + backend::name());
+    }
+    args.operands = storage_from(operands);
+    args.result = storage_from(result);
+    args.dtype = dtype_of_stored(a, "a", args.operands);
+    check_operand(a, "a", args.dtype, args.dtype);
+    check_operand(b, "b", dtype_of_stored(b, "b", args.operands), args.dtype);
+    check_operand(out, "out", dtype_of_stored(out, "out", args.result), args.dtype);
+    if (args.result != TILEFUSE_STORED_WHOLE && (args.operands != args.result || !preactivation.is_none())) {
+        throw py::type_error("out has dtype " + result + ", which takes operands of that dtype, and no preactivation");
+    }
     if (!out.writeable()) throw py::value_error("out is read-only: pass a writeable array");
     if (!set_operands(args, a, transpose_a, b, transpose_b) || !set_result(args, out)) {
         throw py::value_error("shapes do not fit: a " + shape_text(shape_of(a)) + ", b " + shape_text(shape_of(b)) + ", out " +
@@ -107,7 +130,7 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
             same = pre.shape(axis) == out.shape(axis) && pre.strides(axis) == out.strides(axis);
         if (!same) throw py::value_error("preactivation must have out's shape and strides");
         if (!pre.writeable()) throw py::value_error("preactivation is read-only: pass a writeable array");
-        check_operand(pre, "preactivation", args.dtype);
+        check_operand(pre, "preactivation", dtype_of(pre, "preactivation"), args.dtype);
         args.epilogue.preactivation = call.strided_in_out(pre);
     }
     if (out.size() > 0) call.run(args);
@@ -175,6 +198,7 @@ void column_sum(const py::array& x, py::array& out) {
 const Binding binding = [](py::module_& m) {
     m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"), py::arg("bias"), py::arg("activation"), py::arg("alpha"),
           py::arg("beta"), py::arg("preactivation"), py::arg("transpose_a") = false, py::arg("transpose_b") = false, py::arg("precision") = "float32",
+          py::arg("operands") = "float32", py::arg("result") = "float32",
           "out = activation(a @ b + beta * out + bias); leading axes broadcast.");
     m.def("column_sum", &column_sum, py::arg("x"), py::arg("out"), "out[j] = sum of x[:, j], added in the order of the rows.");
 };

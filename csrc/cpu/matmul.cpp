@@ -9,6 +9,7 @@
 #include "cpu/kernels.h"
 #include "cpu/matmul_epilogue.h"
 #include "cpu/matmul_pack.h"
+#include "cpu/matmul_stored.h"
 #include "cpu/matmul_tile.h"
 #include "cpu/matmul_vector.h"
 #include "cpu/simd.h"
@@ -311,11 +312,21 @@ template <class T> void column_sum_of(Team& team, const tilefuse_column_sum_args
 }  // namespace
 
 void matmul(Team& team, const tilefuse_matmul_args& args) {
+    if (args.operands != TILEFUSE_STORED_WHOLE) {
+        StoredProduct product(args);
+        return product(team, team.shared<float>(), [&](const tilefuse_matmul_args& whole) { matmul_of<float>(team, whole); });
+    }
     by_dtype(args.dtype, [&](auto zero) { matmul_of<decltype(zero)>(team, args); });
 }
 
 Cost matmul_cost(const tilefuse_matmul_args& args) {
     Cost cost;
+    if (args.operands != TILEFUSE_STORED_WHOLE) {
+        const StoredProduct product(args);
+        cost = matmul_cost(product.whole);
+        cost.shared = static_cast<size_t>(product.size()) * sizeof(float);
+        return cost;
+    }
     cost.work = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
     cost.work *= static_cast<double>(products_of(args));
     by_dtype(args.dtype, [&](auto zero) {

@@ -66,6 +66,19 @@ inline bool parts_will_do(Reach a, Reach b, int64_t k) {
 }
 
 // x[32][32], contiguous = elements of a matrix with any strides; zeros past `rows` and `columns`.
+inline void fetch(const uint16_t* from, int64_t row_stride, int64_t col_stride, int64_t rows, int64_t columns, float* x) {
+    if (rows < edge || columns < edge) std::memset(x, 0, sizeof(float) * edge * edge);
+    if (row_stride == 1) {
+        for (int64_t j = 0; j < columns; ++j)
+            for (int64_t i = 0; i < rows; ++i) x[i * edge + j] = widened(from[i + j * col_stride]);
+    } else if (col_stride == 1) {
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < columns; ++j) x[i * edge + j] = widened(from[i * row_stride + j]);
+    } else {
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < columns; ++j) x[i * edge + j] = widened(from[i * row_stride + j * col_stride]);
+    }
+}
 inline void fetch(const float* from, int64_t row_stride, int64_t col_stride, int64_t rows, int64_t columns, float* x) {
     if (rows < edge || columns < edge) std::memset(x, 0, sizeof(float) * edge * edge);
     if (col_stride == 1) {
@@ -162,8 +175,8 @@ inline void multiply_floats(const tilefuse_matmul_args& args, const float* a, co
     }
 }
 
-// One team's product. `Finish` is called for blocks of C that are complete: (c, row, column, rows, columns).
-template <int parts> class Product {
+// One team's product. `Finish` is called for blocks of sums that are complete: (sums, row, column, rows, columns).
+template <int parts, class Element> class Product {
 public:
     static size_t shared(const tilefuse_matmul_args& args) {
         const int64_t strips = strips_of(std::min(args.m, block)), panels = strips_of(std::min(args.n, block));
@@ -171,13 +184,17 @@ public:
                                                         static_cast<int64_t>(sizeof(Reach))));
     }
 
+    // The sums of blocks that are not complete lie at `c`, rows `c_stride` apart.
+    float* c;
+    int64_t c_stride;
+
     Product(Team& team, const tilefuse_matmul_args& args)
         : team_(team), args_(args), left_(team.shared<uint16_t>()),
           right_(left_ + strips_of(std::min(args.m, block)) * strip_size(args)),
           left_reach_(reinterpret_cast<Reach*>(right_ + strips_of(std::min(args.n, block)) * strip_size(args))),
           right_reach_(left_reach_ + strips_of(std::min(args.m, block))) {}
 
-    template <class Finish> void operator()(const float* a, const float* b, float* c, const Finish& finish) {
+    template <class Finish> void operator()(const Element* a, const Element* b, const Finish& finish) {
         TileRegisters registers;
         for (int64_t j = 0; j < args_.n; j += block) {
             for (int64_t i = 0; i < args_.m; i += block) {
@@ -187,7 +204,7 @@ public:
                     pack(a + i * args_.a_row_stride + p * args_.a_col_stride, std::min(block, args_.m - i),
                          b + p * args_.b_row_stride + j * args_.b_col_stride, std::min(block, args_.n - j), k);
                     team_.barrier();
-                    multiply(a, b, c, i, j, p, k, finish);
+                    multiply(a, b, i, j, p, k, finish);
                 }
             }
         }
@@ -199,7 +216,7 @@ private:
     static int64_t steps_of(int64_t k) { return (k + edge - 1) / edge; }
     static int64_t strip_size(const tilefuse_matmul_args& args) { return steps_of(std::min(args.k, depth)) * parts * 2 * tile; }
 
-    void pack(const float* a, int64_t rows, const float* b, int64_t columns, int64_t k) {
+    void pack(const Element* a, int64_t rows, const Element* b, int64_t columns, int64_t k) {
         alignas(64) float x[edge * edge];
         const int64_t steps = steps_of(k), size = strip_size(args_);
         const Range strips = team_.range(strips_of(rows)), panels = team_.range(strips_of(columns));
@@ -225,7 +242,7 @@ private:
 
     // This member's share of the blocks of C at (row, column): groups of panels, in them strips, in them panels.
     template <class Finish>
-    void multiply(const float* a, const float* b, float* c, int64_t row, int64_t column, int64_t p, int64_t k, const Finish& finish) {
+    void multiply(const Element* a, const Element* b, int64_t row, int64_t column, int64_t p, int64_t k, const Finish& finish) {
         alignas(64) float sums[edge * edge];
         const int64_t strips = strips_of(std::min(block, args_.m - row)), panels = strips_of(std::min(block, args_.n - column));
         const int64_t size = strip_size(args_), steps = steps_of(k);
@@ -236,24 +253,28 @@ private:
             const int64_t within = unit - first * strips, strip = within / width, panel = first + within % width;
             const int64_t i = row + strip * edge, j = column + panel * edge;
             const int64_t rows = std::min(edge, args_.m - i), columns = std::min(edge, args_.n - j);
-            if (parts == 1 || parts_will_do(left_reach_[strip], right_reach_[panel], args_.k)) {
-                multiply_tiles<parts>(steps, left_ + strip * size, right_ + panel * size, sums);
+            const auto by_tiles = [&] { multiply_tiles<parts>(steps, left_ + strip * size, right_ + panel * size, sums); };
+            if constexpr (parts == 1) {
+                by_tiles();
+            } else if (parts_will_do(left_reach_[strip], right_reach_[panel], args_.k)) {
+                by_tiles();
             } else {
                 multiply_floats(args_, a + i * args_.a_row_stride + p * args_.a_col_stride,
                                 b + p * args_.b_row_stride + j * args_.b_col_stride, rows, columns, k, sums);
             }
-            add(sums, c + i * args_.c_row_stride + j, rows, columns, p == 0 ? args_.beta : 1);
-            if (last) finish(c + i * args_.c_row_stride + j, i, j, rows, columns);
+            float* const to = c + i * c_stride + j;
+            add(sums, to, rows, columns, p == 0 ? args_.beta : 1);
+            if (last) finish(to, i, j, rows, columns);
         }
     }
 
-    void add(const float* sums, float* c, int64_t rows, int64_t columns, double beta) const {
+    void add(const float* sums, float* to, int64_t rows, int64_t columns, double beta) const {
         const float factor = static_cast<float>(beta);
-        for (int64_t i = 0; i < rows; ++i, sums += edge, c += args_.c_row_stride) {
+        for (int64_t i = 0; i < rows; ++i, sums += edge, to += c_stride) {
             for_vectors<float>(columns, [&](int64_t j, int n) {
                 Vec<float> sum = load(sums + j);
-                if (factor != 0) sum += factor * load_upto(c + j, n);
-                store_upto(c + j, sum, n);
+                if (factor != 0) sum += factor * load_upto(to + j, n);
+                store_upto(to + j, sum, n);
             });
         }
     }
@@ -267,20 +288,48 @@ private:
 // Whether a product is worth packing for AMX. (The sizes are estimates: for float32, packing an element costs about as much
 // as 2 of the 128 / 32 times that it is used.) A split that the caller relies on, and an update, are left to the others.
 bool suits_amx(const tilefuse_matmul_args& args) {
-    if (args.dtype != TILEFUSE_FLOAT32 || args.precision == TILEFUSE_PRECISION_IEEE) return false;
+    if (args.dtype != TILEFUSE_FLOAT32) return false;
     if (args.split != TILEFUSE_SPLIT_AUTO || args.epilogue.rule != nullptr) return false;
-    const int64_t least = args.precision == TILEFUSE_PRECISION_BFLOAT16 ? 32 : 64, many = 8 * least * least * least;
+    const bool stored = args.operands != TILEFUSE_STORED_WHOLE;
+    if (args.precision == TILEFUSE_PRECISION_IEEE && !stored) return false;
+    const bool one_part = args.precision == TILEFUSE_PRECISION_BFLOAT16 || stored;
+    const int64_t least = one_part ? 32 : 64, many = 8 * least * least * least;
     return std::min({args.m, args.n, args.k}) >= least && args.m * args.n >= many / args.k;
 }
 
-template <int parts> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
+// Of one product, C in float32, if it lies in 16 bits itself.
+size_t sums_of(const tilefuse_matmul_args& args) {
+    return args.result == TILEFUSE_STORED_WHOLE ? 0 : static_cast<size_t>(args.m * args.n);
+}
+
+template <int parts, class Element> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
     const Epilogue<float> epilogue(args);
-    Product<parts> product(team, args);
+    Product<parts, Element> product(team, args);
+    const bool narrow = args.result != TILEFUSE_STORED_WHOLE;
+    product.c_stride = narrow ? args.n : args.c_row_stride;
     for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
-        product(static_cast<const float*>(args.a) + a, static_cast<const float*>(args.b) + b, static_cast<float*>(args.c) + offset,
-                [&](float* c, int64_t row, int64_t column, int64_t rows, int64_t columns) {
-                    epilogue(c, args.c_row_stride, offset, row, column, rows, columns);
-                });
+        const auto* left = static_cast<const Element*>(args.a) + a;
+        const auto* right = static_cast<const Element*>(args.b) + b;
+        if (!narrow) {
+            product.c = static_cast<float*>(args.c) + offset;
+            return product(left, right, [&](float* sums, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+                epilogue(sums, product.c_stride, offset, row, column, rows, columns);
+            });
+        }
+        uint16_t* const c = static_cast<uint16_t*>(args.c) + offset;
+        product.c = reinterpret_cast<float*>(team.shared<char>() + Product<parts, Element>::shared(args));
+        if (args.beta != 0) {
+            const Range mine = team.range(args.m);
+            for (int64_t i = mine.begin; i < mine.end; ++i)
+                for (int64_t j = 0; j < args.n; ++j) product.c[i * args.n + j] = widened(c[i * args.c_row_stride + j]);
+            team.barrier();
+        }
+        product(left, right, [&](float* sums, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+            epilogue(sums, args.n, 0, row, column, rows, columns);
+            for (int64_t i = 0; i < rows; ++i)
+                for (int64_t j = 0; j < columns; ++j)
+                    c[(row + i) * args.c_row_stride + column + j] = narrowed(sums[i * args.n + j]);
+        });
     });
 }
 
@@ -288,14 +337,18 @@ template <int parts> void matmul_on_amx(Team& team, const tilefuse_matmul_args& 
 
 void matmul(Team& team, const tilefuse_matmul_args& args) {
     if (!suits_amx(args)) return TILEFUSE_BASE_ISA::table().matmul.run(team, args);
-    args.precision == TILEFUSE_PRECISION_BFLOAT16 ? matmul_on_amx<1>(team, args) : matmul_on_amx<3>(team, args);
+    if (args.operands != TILEFUSE_STORED_WHOLE) return matmul_on_amx<1, uint16_t>(team, args);
+    if (args.precision == TILEFUSE_PRECISION_BFLOAT16) return matmul_on_amx<1, float>(team, args);
+    matmul_on_amx<3, float>(team, args);
 }
 
 Cost matmul_cost(const tilefuse_matmul_args& args) {
     Cost cost = TILEFUSE_BASE_ISA::table().matmul.cost(args);
     if (!suits_amx(args)) return cost;
+    const bool one_part = args.precision == TILEFUSE_PRECISION_BFLOAT16 || args.operands != TILEFUSE_STORED_WHOLE;
     cost.scratch = 0;
-    cost.shared = args.precision == TILEFUSE_PRECISION_BFLOAT16 ? Product<1>::shared(args) : Product<3>::shared(args);
+    cost.shared = one_part ? Product<1, float>::shared(args) : Product<3, float>::shared(args);
+    cost.shared += sums_of(args) * sizeof(float);
     return cost;
 }
 

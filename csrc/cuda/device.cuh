@@ -87,14 +87,14 @@ template <int N, class T> __device__ __forceinline__ void store_pack(T* p, const
 
 // ---- asynchronous copies from global to shared memory, 16 bytes each ------------------------------------------------
 
-// Where `valid` is false, zeros are written and `from` is not read.
-__device__ __forceinline__ void copy_async(void* to, const void* from, bool valid = true) {
+// Of `from`, the first `bytes` are read; zeros take the place of the others.
+__device__ __forceinline__ void copy_async(void* to, const void* from, int bytes = 16) {
 #if __CUDA_ARCH__ >= 800
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(bytes)
                  : "memory");
 #else
-    *static_cast<int4*>(to) = valid ? *static_cast<const int4*>(from) : int4{0, 0, 0, 0};
+    for (int i = 0; i < 16; ++i) static_cast<char*>(to)[i] = i < bytes ? static_cast<const char*>(from)[i] : char{0};
 #endif
 }
 __device__ __forceinline__ void copy_async_commit() {

@@ -7,13 +7,8 @@
 //
 // Where C has too few tiles to fill a GPU but k is large, a block takes a part of k, and a second kernel adds the parts
 // up in their order. How often k is cut depends on the shape alone, and so do the bits of the result.
-#include <algorithm>
-
-#include "common/activation.h"
 #include "common/dtype.h"
-#include "cuda/device.cuh"
-#include "cuda/kernels.h"
-#include "cuda/optimizer.cuh"
+#include "cuda/matmul.cuh"
 
 namespace tilefuse::cuda::products {
 
@@ -41,65 +36,6 @@ using MediumFloat = Tile<float, 64, 64, 16, 8, 4>;
 using SmallFloat = Tile<float, 32, 32, 32, 4, 4>;
 using MediumDouble = Tile<double, 64, 64, 8, 8, 4>;
 using SmallDouble = Tile<double, 32, 32, 16, 4, 4>;
-
-// ---- arguments ------------------------------------------------------------------------------------------------------
-
-// How a block reads an operand; `across` is along m or n. Packs where 16-byte accesses are aligned, else elements.
-enum class Reading { packs_along_k, packs_across, elements_along_k, elements_across };
-
-template <class T> struct Matrix {
-    const T* data;
-    int64_t stride, k_stride;  // from row to row of A, or column to column of B; from k to k + 1
-    Reading reading;
-};
-
-template <class T> struct Finish {
-    T beta;
-    T* c;
-    int64_t n, c_stride;
-    bool packs;  // whether 16-byte accesses to all of these are aligned
-    tilefuse_epilogue epilogue;
-};
-
-template <class T> struct Product {
-    int64_t m, n, k, products;
-    int64_t tiles_down, tiles_across;
-    int64_t parts, depth;  // of k; depth is below 2^31
-    int64_t first;         // block of this launch
-    Matrix<T> a, b;
-    int batch_axes;
-    int64_t batch_shape[TILEFUSE_MAX_BATCH_AXES];
-    int64_t a_batch_strides[TILEFUSE_MAX_BATCH_AXES];
-    int64_t b_batch_strides[TILEFUSE_MAX_BATCH_AXES];
-    int64_t c_batch_strides[TILEFUSE_MAX_BATCH_AXES];
-    T* sums;  // [product, part, m, columns_of_sums], if there are several parts
-    Finish<T> finish;
-};
-
-// Whole packs, so that every row of the parts' sums is aligned.
-template <class T> __host__ __device__ constexpr int64_t columns_of_sums(int64_t n) {
-    return (n + pack_size<T> - 1) / pack_size<T> * pack_size<T>;
-}
-
-// Where a product's operands and results begin.
-struct Offsets {
-    int64_t a = 0, b = 0, c = 0;
-};
-
-template <class T> __device__ Offsets offsets_of(const Product<T>& p, int64_t product) {
-    Offsets at;
-    for (int axis = p.batch_axes - 1; axis >= 0; --axis) {
-        const int64_t i = product % p.batch_shape[axis];
-        product /= p.batch_shape[axis];
-        at.a += i * p.a_batch_strides[axis];
-        at.b += i * p.b_batch_strides[axis];
-        at.c += i * p.c_batch_strides[axis];
-    }
-    return at;
-}
-
-__device__ __forceinline__ float multiply_add(float x, float y, float z) { return fmaf(x, y, z); }
-__device__ __forceinline__ double multiply_add(double x, double y, double z) { return fma(x, y, z); }
 
 // ---- one operand's way to shared memory -----------------------------------------------------------------------------
 
@@ -213,69 +149,10 @@ private:
     T held_[elements] = {};
 };
 
-// ---- the epilogue ---------------------------------------------------------------------------------------------------
-
-// What becomes of the sums of a pack of C at (row, column); `offset` is where this product's C begins.
-template <class T>
-__device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, Pack<T, pack_size<T>> x, int64_t offset,
-                                       int64_t row, int64_t column, int64_t columns_left) {
-    constexpr int pack = pack_size<T>;
-    const int count = columns_left < pack ? static_cast<int>(columns_left) : pack;
-    const tilefuse_epilogue& e = f.epilogue;
-    const int64_t at = offset + row * f.c_stride + column, dense_at = row * f.n + column;
-    if (f.beta != 0) {
-        const Pack<T, pack> c = load_upto<pack>(f.c + at, count, f.packs);
-        TILEFUSE_UNROLL_ALL
-        for (int i = 0; i < pack; ++i) x.of[i] = multiply_add(f.beta, c.of[i], x.of[i]);
-    }
-    if (e.bias != nullptr) {
-        const Pack<T, pack> bias = load_upto<pack>(static_cast<const T*>(e.bias) + column, count, f.packs);
-        TILEFUSE_UNROLL_ALL
-        for (int i = 0; i < pack; ++i) x.of[i] += bias.of[i];
-    }
-    if (e.preactivation != nullptr) store_upto(static_cast<T*>(e.preactivation) + at, x, count, f.packs);
-    if (e.activation != TILEFUSE_LINEAR) {
-        with_activation<T>(e.activation, e.activation_alpha, [&](auto g) {
-            TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < pack; ++i) x.of[i] = g.forward(x.of[i]);
-        });
-    }
-    if (e.mask != nullptr) {
-        const Pack<uint8_t, pack> kept = load_upto<pack>(e.mask + dense_at, count, f.packs);
-        const T scale = static_cast<T>(e.mask_scale);
-        TILEFUSE_UNROLL_ALL
-        for (int i = 0; i < pack; ++i) x.of[i] = kept.of[i] != 0 ? x.of[i] * scale : T(0);
-    }
-    if (e.derivative_at != nullptr) {
-        const Pack<T, pack> y = load_upto<pack>(static_cast<const T*>(e.derivative_at) + at, count, f.packs);
-        with_activation<T>(e.derivative, e.derivative_alpha, [&](auto g) {
-            TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < pack; ++i) x.of[i] *= g.derivative(y.of[i]);
-        });
-    }
-    if (e.rule != nullptr) {
-        update(*e.rule, *step, e.parameter, dense_at, x, count, f.packs);
-    } else {
-        store_upto(f.c + at, x, count, f.packs);
-    }
-}
-
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-// Neighbouring blocks take tiles from the same 8 rows of tiles, so that they find each other's operands in L2.
-struct Place {
-    int64_t down, across;
-};
-
-__device__ __forceinline__ Place place_of(int64_t tile, int64_t tiles_down, int64_t tiles_across) {
-    constexpr int64_t band = 8;
-    const int64_t first = tile / (band * tiles_across) * band, in_band = tile % (band * tiles_across);
-    const int64_t height = tiles_down - first < band ? tiles_down - first : band;
-    return {first + in_band % height, in_band / height};
-}
-
 template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-    multiply(Product<typename Tile::T> p) {
+    multiply(Product<typename Tile::T> p, Matrix<typename Tile::T> left, Matrix<typename Tile::T> right) {
     using T = typename Tile::T;
     using OperandA = Operand<T, Tile::rows, Tile::depth>;
     using OperandB = Operand<T, Tile::columns, Tile::depth>;
@@ -287,15 +164,10 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     TILEFUSE_SHARED(BufferB[2], buffers_b);
     TILEFUSE_SHARED(StepMemory<T>, step_memory);
 
-    const int64_t block = p.first + blockIdx.x, tiles = p.tiles_down * p.tiles_across;
-    const int64_t part = block / tiles % p.parts, product = block / tiles / p.parts;
-    const Place tile = place_of(block % tiles, p.tiles_down, p.tiles_across);
-    const int64_t row = tile.down * Tile::rows, column = tile.across * Tile::columns;
-    const Offsets at = offsets_of(p, product);
-    const int64_t k = part * p.depth;
-    const int depth = static_cast<int>(p.k - k < p.depth ? p.k - k : p.depth);
-    OperandA a(p.a, p.a.data + at.a + row * p.a.stride + k * p.a.k_stride, p.m - row, depth);
-    OperandB b(p.b, p.b.data + at.b + column * p.b.stride + k * p.b.k_stride, p.n - column, depth);
+    const Work work = work_of<Tile>(p);
+    const int64_t row = work.row, column = work.column;
+    OperandA a(left, left.data + work.at.a + row * left.stride + work.k * left.k_stride, p.m - row, work.depth);
+    OperandB b(right, right.data + work.at.b + column * right.stride + work.k * right.k_stride, p.n - column, work.depth);
 
     const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
     constexpr int warps_across = Tile::columns / Tile::warp_columns;
@@ -308,7 +180,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
         TILEFUSE_UNROLL_ALL
         for (int j = 0; j < Tile::thread_columns; ++j) sums[i][j / pack][j % pack] = 0;
 
-    const int steps = (depth + Tile::depth - 1) / Tile::depth;
+    const int steps = (work.depth + Tile::depth - 1) / Tile::depth;
     if (steps > 0) {
         a.fetch();
         b.fetch();
@@ -364,9 +236,10 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
             for (int e = 0; e < pack; ++e) x.of[e] = sums[0][j][e];
             if (c >= p.n) continue;
             if (p.parts > 1) {
-                store_pack(p.sums + ((product * p.parts + part) * p.m + r) * columns_of_sums<T>(p.n) + c, x);
+                store_pack(p.sums + ((work.product * p.parts + work.part) * p.m + r) * columns_of_sums<T>(p.n) + c, x);
             } else {
-                finish(p.finish, step_memory.step(), x, at.c, r, c, p.n - c);
+                const Pack<T, pack> bias = bias_of(p.finish, c, p.n - c);
+                finish<false>(p.finish, step_memory.step(), x, bias, work.at.c, r, c, p.n - c);
             }
         }
         TILEFUSE_UNROLL_ALL
@@ -398,8 +271,16 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_parts(Prod
         TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e) total.of[e] += x.of[e];
     }
-    finish(p.finish, step_memory.step(), total, offsets_of(p, product).c, row, column, p.n - column);
+    finish<true>(p.finish, step_memory.step(), total, bias_of(p.finish, column, p.n - column), offsets_of(p, product).c,
+                 row, column, p.n - column);
 }
+
+template <class T> void queue_add_parts_of(const Context& context, const Product<T>& p) {
+    const int64_t packs = p.products * p.m * columns_of_sums<T>(p.n) / pack_size<T>;
+    launch_all(TILEFUSE_KERNEL(add_parts<T>), p, quotient(packs, add_threads), add_threads, 0, context.stream);
+}
+void queue_add_parts(const Context& context, const Product<float>& p) { queue_add_parts_of(context, p); }
+void queue_add_parts(const Context& context, const Product<double>& p) { queue_add_parts_of(context, p); }
 
 // ---- sums of columns ------------------------------------------------------------------------------------------------
 
@@ -489,122 +370,28 @@ using namespace products;
 
 // ---- what to launch -------------------------------------------------------------------------------------------------
 
-// Of a large GPU. Results must not depend on the machine's number, and a smaller one has enough to do all the same.
-constexpr int64_t multiprocessors = 108;
-constexpr int64_t most_blocks = 0x7fffffff;  // of a launch
-
-int64_t products_of(const tilefuse_matmul_args& args) {
-    int64_t products = 1;
-    for (int axis = 0; axis < args.batch_axes; ++axis) products *= args.batch_shape[axis];
-    return products;
-}
-
-template <class T> bool whole_packs(int64_t stride, int axes, const int64_t* batch_strides) {
-    bool whole = stride % pack_size<T> == 0;
-    for (int axis = 0; axis < axes; ++axis) whole = whole && batch_strides[axis] % pack_size<T> == 0;
-    return whole;
-}
-
-template <class T>
-Matrix<T> matrix_of(const void* data, int64_t stride, int64_t k_stride, int axes, const int64_t* batch_strides) {
-    const bool along_k = k_stride == 1 || (stride != 1 && std::abs(k_stride) < std::abs(stride));
-    const bool packs = packs_fit({data}) && (along_k ? k_stride : stride) == 1 &&
-                       whole_packs<T>(along_k ? stride : k_stride, axes, batch_strides);
-    const Reading reading = along_k ? (packs ? Reading::packs_along_k : Reading::elements_along_k)
-                                    : (packs ? Reading::packs_across : Reading::elements_across);
-    return {static_cast<const T*>(data), stride, k_stride, reading};
-}
-
-template <class T> Finish<T> finish_of(const tilefuse_matmul_args& args) {
-    const tilefuse_epilogue& e = args.epilogue;
-    bool packs = whole_packs<T>(args.c_row_stride, args.batch_axes, args.c_batch_strides) &&
-                 packs_fit({args.c, e.bias, e.preactivation, e.derivative_at});
-    const auto dense = [&](bool aligned) { return aligned && args.n % pack_size<T> == 0; };  // of contiguous [m, n]
-    if (e.rule != nullptr) packs = packs && dense(parameter_aligned<T>(e.parameter));
-    if (e.mask != nullptr) packs = packs && dense(packs_fit({e.mask}, pack_size<T>));
-    return {static_cast<T>(args.beta), static_cast<T*>(args.c), args.n, args.c_row_stride, packs, e};
-}
-
-// How a product is cut up.
-struct Cut {
-    int64_t tiles_down, tiles_across, parts, depth;
-};
-
-template <class Tile> Cut cut_of(const tilefuse_matmul_args& args) {
-    // A part should outweigh what it costs to write and add its sums, and a cut the second launch.
-    constexpr int64_t least_k = 256, least_depth = 64, most_depth = int64_t{1} << 30;
-    const int64_t down = quotient(args.m, Tile::rows), across = quotient(args.n, Tile::columns);
-    const int64_t blocks = down * across * products_of(args);
-    int64_t parts = quotient(args.k, most_depth);
-    if (args.k >= least_k && blocks > 0)
-        parts = std::max(parts, std::min(multiprocessors / blocks, args.k / least_depth));
-    if (parts <= 1) return {down, across, 1, args.k};
-    const int64_t depth = quotient(quotient(args.k, parts), Tile::depth) * Tile::depth;
-    return {down, across, quotient(args.k, depth), depth};
-}
-
 // body(Tile{}) with the tile for this shape.
 template <class T, class Body> void with_tile(const tilefuse_matmul_args& args, Body&& body) {
-    // Waves of blocks, times a tile's size, over how well it uses the multiply-add units (as loads from shared memory a
-    // multiply-add suggest; not measured).
-    const auto cost = [&]<class Tile>(Tile, double use) {
-        const int64_t blocks = quotient(args.m, Tile::rows) * quotient(args.n, Tile::columns) * products_of(args);
-        return static_cast<double>(quotient(blocks, multiprocessors) * Tile::rows * Tile::columns) / use;
-    };
     if constexpr (sizeof(T) == 4) {
-        const double large = cost(LargeFloat{}, 1), medium = cost(MediumFloat{}, 0.85), small = cost(SmallFloat{}, 0.6);
+        const double large = cost_of<LargeFloat>(args, 1), medium = cost_of<MediumFloat>(args, 0.85);
+        const double small = cost_of<SmallFloat>(args, 0.6);
         if (large < medium && large < small) return body(LargeFloat{});
         return medium < small ? body(MediumFloat{}) : body(SmallFloat{});
     } else {
-        return cost(MediumDouble{}, 1) < cost(SmallDouble{}, 0.8) ? body(MediumDouble{}) : body(SmallDouble{});
-    }
-}
-
-// launch, for any number of blocks; the kernel adds `first` to its block's number.
-template <class T>
-void launch_all(const Kernel<Product<T>>& kernel, Product<T> p, int64_t blocks, int threads, cudaStream_t stream) {
-    for (p.first = 0; p.first < blocks; p.first += most_blocks) {
-        const unsigned count = static_cast<unsigned>(std::min(blocks - p.first, most_blocks));
-        launch(kernel, dim3(count), dim3(static_cast<unsigned>(threads)), 0, stream, p);
+        return cost_of<MediumDouble>(args, 1) < cost_of<SmallDouble>(args, 0.8) ? body(MediumDouble{}) : body(SmallDouble{});
     }
 }
 
 template <class Tile> void matmul_by(const Context& context, const tilefuse_matmul_args& args) {
     using T = typename Tile::T;
-    const Cut cut = cut_of<Tile>(args);
-    Product<T> p = {};
-    p.m = args.m;
-    p.n = args.n;
-    p.k = args.k;
-    p.products = products_of(args);
-    p.tiles_down = cut.tiles_down;
-    p.tiles_across = cut.tiles_across;
-    p.parts = cut.parts;
-    p.depth = cut.depth;
-    p.a = matrix_of<T>(args.a, args.a_row_stride, args.a_col_stride, args.batch_axes, args.a_batch_strides);
-    p.b = matrix_of<T>(args.b, args.b_col_stride, args.b_row_stride, args.batch_axes, args.b_batch_strides);
-    p.batch_axes = args.batch_axes;
-    for (int axis = 0; axis < args.batch_axes; ++axis) {
-        p.batch_shape[axis] = args.batch_shape[axis];
-        p.a_batch_strides[axis] = args.a_batch_strides[axis];
-        p.b_batch_strides[axis] = args.b_batch_strides[axis];
-        p.c_batch_strides[axis] = args.c_batch_strides[axis];
-    }
-    p.sums = static_cast<T*>(context.workspace);
-    p.finish = finish_of<T>(args);
+    const auto p = product_of<T>(context, args, cut_of<Tile>(args));
     const int64_t blocks = p.tiles_down * p.tiles_across * p.parts * p.products;
-    launch_all(TILEFUSE_KERNEL(multiply<Tile>), p, blocks, Tile::threads, context.stream);
-    if (p.parts > 1) {
-        const int64_t packs = p.products * p.m * columns_of_sums<T>(p.n) / pack_size<T>;
-        launch_all(TILEFUSE_KERNEL(add_parts<T>), p, quotient(packs, add_threads), add_threads, context.stream);
-    }
+    launch_all(TILEFUSE_KERNEL(multiply<Tile>), p, blocks, Tile::threads, 0, context.stream, matrix_a<T>(args), matrix_b<T>(args));
+    if (p.parts > 1) queue_add_parts(context, p);
 }
 
 template <class Tile> size_t workspace_by(const tilefuse_matmul_args& args) {
-    using T = typename Tile::T;
-    const Cut cut = cut_of<Tile>(args);
-    if (cut.parts == 1) return 0;
-    return static_cast<size_t>(products_of(args) * cut.parts * args.m * columns_of_sums<T>(args.n)) * sizeof(T);
+    return bytes_of_sums<typename Tile::T>(args, cut_of<Tile>(args));
 }
 
 // How x is cut up: frames, and rows of a slab.
@@ -664,12 +451,14 @@ template <class T> void column_sum_of(const Context& context, const tilefuse_col
 
 void matmul(const Context& context, const tilefuse_matmul_args& args) {
     if (args.m == 0 || args.n == 0 || products_of(args) == 0) return;
+    if (for_matrix_units(args)) return matmul_on_matrix_units(context, args);
     by_dtype(args.dtype, [&](auto zero) {
         with_tile<decltype(zero)>(args, [&](auto tile) { matmul_by<decltype(tile)>(context, args); });
     });
 }
 
 size_t matmul_workspace(const tilefuse_matmul_args& args) {
+    if (for_matrix_units(args)) return workspace_on_matrix_units(args);
     size_t bytes = 0;
     by_dtype(args.dtype, [&](auto zero) {
         with_tile<decltype(zero)>(args, [&](auto tile) { bytes = workspace_by<decltype(tile)>(args); });

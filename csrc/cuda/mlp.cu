@@ -9,6 +9,7 @@
 
 #include "common/activation.h"
 #include "cuda/kernels.h"
+#include "cuda/mma.cuh"
 #include "cuda/packs.cuh"
 
 namespace tilefuse::cuda::networks {
@@ -166,9 +167,7 @@ private:
     float sums_[4][pack];
 };
 
-// On matrix units: a warp has 16 rows, and 8 of every 32 columns. Lane (g, t) holds rows g and g + 8 of A and
-// column g of B at k = t, t + 4, ... of a fragment. (The 16-bit instructions number k otherwise, but the order is ours
-// to choose as long as it is the same for both; this one has no bank conflicts.)
+// On matrix units (mma.cuh): a warp has 16 rows, and 8 of every 32 columns. The order of k has no bank conflicts.
 template <class Multiplier> class Mma {
 public:
     __device__ __forceinline__ explicit Mma(int columns) : columns_(columns) {
@@ -180,11 +179,11 @@ public:
         constexpr int held = Multiplier::depth / 4;
         TILEFUSE_UNROLL(1)
         for (int k = 0; k < depth; k += Multiplier::depth) {
-            float x[2][held], y[held];
+            float x[2 * held], y[held];
             TILEFUSE_UNROLL_ALL
             for (int e = 0; e < held; ++e) {
-                x[0][e] = a(row(), k + t() + 4 * e);
-                x[1][e] = a(row() + 8, k + t() + 4 * e);
+                x[2 * e] = a(row(), k + t() + 4 * e);
+                x[2 * e + 1] = a(row() + 8, k + t() + 4 * e);
             }
             const typename Multiplier::FragmentA fragment(x);
             TILEFUSE_UNROLL_ALL
@@ -192,7 +191,7 @@ public:
                 if (32 * i < columns_) {
                     TILEFUSE_UNROLL_ALL
                     for (int e = 0; e < held; ++e) y[e] = b(k + t() + 4 * e, group(i) + g());
-                    Multiplier::add(sums_[i], fragment, y);
+                    Multiplier::add(sums_[i], fragment, typename Multiplier::FragmentB(y));
                 }
             }
         }
@@ -217,93 +216,6 @@ private:
 
     const int columns_;
     float sums_[4][4];
-};
-
-// x = of[0] + of[1] + of[2], tf32 numbers of decreasing size: exactly, but for denormals. Infinity has no other parts,
-// NaN stays NaN, and the largest numbers don't become infinite. `finite` is of[0] or, instead of infinity and NaN, 0:
-// what is multiplied with the other factor's small parts, which may be 0.
-struct Parts {
-    uint32_t of[3], finite;
-    __device__ __forceinline__ explicit Parts(float x) {
-        const float largest = __uint_as_float(0x7f7fe000u);
-        of[0] = x <= largest && x >= -largest ? to_tf32(x) : __float_as_uint(x) & 0xffffe000u;
-        const float rest = x - __uint_as_float(of[0]);
-        of[1] = rest == rest ? to_tf32(rest) : 0;
-        of[2] = rest == rest ? to_tf32(rest - __uint_as_float(of[1])) : 0;
-        finite = rest == rest ? of[0] : 0;
-    }
-};
-
-// The products of parts that count, the smallest first. (With two parts and their four products, sums of fewer than 16
-// products are up to 2.4 times less accurate than by FMA.)
-struct Split {
-    static constexpr int depth = 8;
-    struct FragmentA {
-        uint32_t of[3][4], finite[4];
-        __device__ __forceinline__ explicit FragmentA(const float (&x)[2][2]) {
-            TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < 4; ++i) {
-                const Parts parts(x[i % 2][i / 2]);
-                TILEFUSE_UNROLL_ALL
-                for (int part = 0; part < 3; ++part) of[part][i] = parts.of[part];
-                finite[i] = parts.finite;
-            }
-        }
-    };
-    static __device__ __forceinline__ void add(float (&sums)[4], const FragmentA& a, const float (&y)[2]) {
-        const Parts first(y[0]), second(y[1]);
-        uint32_t b[3][2];
-        const uint32_t finite[2] = {first.finite, second.finite};
-        TILEFUSE_UNROLL_ALL
-        for (int part = 0; part < 3; ++part) {
-            b[part][0] = first.of[part];
-            b[part][1] = second.of[part];
-        }
-        // Tensor cores cut off what they add to a sum (Fasi, Higham, Mikaitis, Pranesh: Numerical behavior of NVIDIA tensor
-        // cores, 2021), which over many steps drifts one way: the long sum is made by rounded additions (Ootomo, Yokota:
-        // Recovering single precision accuracy from Tensor Cores, 2022).
-        float products[4] = {};
-        mma_tf32_m16n8k8(products, a.of[2], finite);
-        mma_tf32_m16n8k8(products, a.finite, b[2]);
-        mma_tf32_m16n8k8(products, a.of[1], b[1]);
-        mma_tf32_m16n8k8(products, a.of[1], finite);
-        mma_tf32_m16n8k8(products, a.finite, b[1]);
-        mma_tf32_m16n8k8(products, a.of[0], b[0]);
-        TILEFUSE_UNROLL_ALL
-        for (int i = 0; i < 4; ++i) sums[i] += products[i];
-    }
-};
-
-struct Bfloat16 {
-    static __device__ __forceinline__ uint32_t pair(float x, float y) {
-        return bits_as<uint32_t>(__floats2bfloat162_rn(x, y));
-    }
-    static __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-        mma_bf16_m16n8k16(d, a, b);
-    }
-};
-struct Float16 {
-    static __device__ __forceinline__ uint32_t pair(float x, float y) {
-        return bits_as<uint32_t>(__floats2half2_rn(x, y));
-    }
-    static __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-        mma_f16_m16n8k16(d, a, b);
-    }
-};
-
-template <class Type> struct Rounded {
-    static constexpr int depth = 16;
-    struct FragmentA {
-        uint32_t of[4];
-        __device__ __forceinline__ explicit FragmentA(const float (&x)[2][4]) {
-            TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < 4; ++i) of[i] = Type::pair(x[i % 2][i / 2 * 2], x[i % 2][i / 2 * 2 + 1]);
-        }
-    };
-    static __device__ __forceinline__ void add(float (&sums)[4], const FragmentA& a, const float (&y)[4]) {
-        const uint32_t b[2] = {Type::pair(y[0], y[1]), Type::pair(y[2], y[3])};
-        Type::multiply(sums, a.of, b);
-    }
 };
 
 // ---- steps of a layer -----------------------------------------------------------------------------------------------
@@ -593,20 +505,12 @@ Gradients gradients_of(const tilefuse_mlp_args& args) {
     return g;
 }
 
-// Tensor cores for these formats came with sm_80: the code that runs here must have been compiled for it, as well. (PTX
-// for sm_75 runs on later GPUs, too.)
-bool has_matrix_units() {
-    cudaFuncAttributes attributes;
-    check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(forward<Mma<Split>>)), "mlp");
-    return attributes.ptxVersion >= 80;
-}
-
 void run_forward(const Context& context, const tilefuse_mlp_args& args) {
     if (args.batch == 0) return;
     const dim3 grid(static_cast<unsigned>(tiles_of(args)));
     const Network n = network_of(args);
     const auto run = [&](auto kernel) { launch(kernel, grid, dim3(threads), shared_bytes, context.stream, n); };
-    switch (has_matrix_units() ? args.precision : TILEFUSE_MLP_FMA) {
+    switch (has_matrix_units(TILEFUSE_KERNEL(forward<Mma<Split>>)) ? args.precision : TILEFUSE_MLP_FMA) {
         case TILEFUSE_MLP_FMA: return run(TILEFUSE_KERNEL(forward<Fma>));
         case TILEFUSE_MLP_SPLIT: return run(TILEFUSE_KERNEL(forward<Mma<Split>>));
         case TILEFUSE_MLP_BFLOAT16: return run(TILEFUSE_KERNEL(forward<Mma<Rounded<Bfloat16>>>));
@@ -634,7 +538,7 @@ void run_backward(const Context& context, const tilefuse_mlp_args& args) {
     }
     const dim3 grid(static_cast<unsigned>(g.blocks));
     const auto run = [&](auto kernel) { launch(kernel, grid, dim3(threads), shared_bytes, context.stream, n); };
-    switch (has_matrix_units() ? args.precision : TILEFUSE_MLP_FMA) {
+    switch (has_matrix_units(TILEFUSE_KERNEL(forward<Mma<Split>>)) ? args.precision : TILEFUSE_MLP_FMA) {
         case TILEFUSE_MLP_FMA: run(TILEFUSE_KERNEL(backward<Fma>)); break;
         case TILEFUSE_MLP_SPLIT: run(TILEFUSE_KERNEL(backward<Mma<Split>>)); break;
         case TILEFUSE_MLP_BFLOAT16: run(TILEFUSE_KERNEL(backward<Mma<Rounded<Bfloat16>>>)); break;

@@ -388,7 +388,7 @@ void warp_has_met(unsigned warp, unsigned lanes) {
 }
 
 void check_copy_start(Thread& me, const Copy& copy) {
-    if (copy.from) check({me, copy.from, 16, Access::read, copy.code});
+    if (copy.bytes > 0) check({me, copy.from, copy.bytes, Access::read, copy.code});
     check({me, copy.to, 16, Access::write, copy.code});
     Shadow* shadow = shared_shadow();
     std::memset(shadow->content + (static_cast<char*>(copy.to) - shadow->begin), copy_under_way, 16);

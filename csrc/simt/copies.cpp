@@ -12,11 +12,8 @@ namespace {
 constexpr size_t copy_bytes = 16;
 
 void perform(Thread& thread, const Copy& copy) {
-    if (copy.from) {
-        std::memcpy(copy.to, copy.from, copy_bytes);
-    } else {
-        std::memset(copy.to, 0, copy_bytes);
-    }
+    std::memcpy(copy.to, copy.from, copy.bytes);
+    std::memset(static_cast<char*>(copy.to) + copy.bytes, 0, copy_bytes - copy.bytes);
     if constexpr (checked) check_copy_end(thread, copy);
 }
 
@@ -27,15 +24,18 @@ void perform_first(Thread& thread, size_t count) {
 
 }  // namespace
 
-void copy_async(void* to, const void* from, bool valid, Where where) {
+void copy_async(void* to, const void* from, int bytes, Where where) {
     Thread& me = *block.running;
     if (reinterpret_cast<uintptr_t>(to) % copy_bytes != 0) misaligned(to, copy_bytes, where);
-    if (valid && reinterpret_cast<uintptr_t>(from) % copy_bytes != 0) misaligned(from, copy_bytes, where);
+    if (bytes != 0 && reinterpret_cast<uintptr_t>(from) % copy_bytes != 0) misaligned(from, copy_bytes, where);
     if (!is_shared(to)) {
         fail({.kind = "out of bounds", .thread = me.index, .where = where},
              "copies asynchronously to %p, which is not in shared memory", to);
     }
-    const Copy copy{to, valid ? from : nullptr, me.groups, __builtin_return_address(0)};
+    if (bytes < 0 || bytes > static_cast<int>(copy_bytes)) {
+        fail({.kind = "out of bounds", .thread = me.index, .where = where}, "copies %d bytes asynchronously, of 16", bytes);
+    }
+    const Copy copy{to, from, static_cast<size_t>(bytes), me.groups, __builtin_return_address(0)};
     if constexpr (checked) check_copy_start(me, copy);
     me.copies.push_back(copy);
 }

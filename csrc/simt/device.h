@@ -53,7 +53,7 @@ struct MatrixData {
 void meet(Operation, unsigned mask, void* data, Where);
 int lane_index();
 
-void copy_async(void* to, const void* from, bool valid, Where);
+void copy_async(void* to, const void* from, int bytes, Where);
 void copy_async_commit();
 void copy_async_wait(int pending);
 
@@ -222,8 +222,8 @@ __forceinline__ void store_pack(T* p, const Pack<T, N>& pack, Where where = Wher
 // ---- asynchronous copies from global to shared memory, 16 bytes each ------------------------------------------------
 // They happen as late as they may: when the thread waits for them.
 
-__forceinline__ void copy_async(void* to, const void* from, bool valid = true, Where where = Where::current()) {
-    simt::copy_async(to, from, valid, where);
+__forceinline__ void copy_async(void* to, const void* from, int bytes = 16, Where where = Where::current()) {
+    simt::copy_async(to, from, bytes, where);
 }
 __forceinline__ void copy_async_commit() { simt::copy_async_commit(); }
 template <int Pending> __forceinline__ void copy_async_wait() {

@@ -21,7 +21,8 @@ extern std::recursive_mutex mutex;
 // An asynchronous copy that has not happened yet.
 struct Copy {
     void* to;
-    const void* from;  // null: zeros
+    const void* from;
+    size_t bytes;      // of `from`; zeros follow
     unsigned group;
     const void* code;  // where it was asked for
 };

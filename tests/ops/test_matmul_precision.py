@@ -4,6 +4,7 @@ Matrix units split operands, round them, and count as zero what is denormal: wha
 from float32's own, up to the ends of its range.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -26,55 +27,62 @@ SHAPES = [
 TRANSPOSES = list(itertools.product([False, True], [False, True]))
 
 
+PRECISIONS = ["float32", "ieee", "bfloat16", "split", "tf32", "float16"]
+EXACT = ["float32", "ieee", "split"]  # as exact as multiply-adds
+
+
 @pytest.fixture
-def on_cpu():
-    before = tilefuse.get_device()
-    tilefuse.set_device("cpu")
-    yield tilefuse.ops
-    tilefuse.set_device(before)
+def multiply(ops, device, precision):
+    """`matmul` in this precision, on each device that has it."""
+    if device == "cpu" and precision in ("split", "tf32", "float16"):
+        pytest.skip(f"{precision} is for CUDA devices")
+    return functools.partial(ops.matmul, precision=precision)
 
 
-def rounded(x):
-    """To bfloat16, ties to even; NaN and infinities stay."""
+def rounded(x, precision):
+    """To what the operands keep: bfloat16 and float16 with ties to even, tf32 with ties away from zero."""
+    if precision == "float16":
+        return x.astype(np.float16).astype(np.float32)
     bits = x.view(np.uint32)
-    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    half, mask = (0x7FFF + (bits >> 16 & 1), 0xFFFF0000) if precision == "bfloat16" else (0x1000, 0xFFFFE000)
+    nearest = (bits + half) & mask
     return np.where(np.isnan(x), x, nearest.astype(np.uint32).view(np.float32))
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
-@pytest.mark.parametrize("precision", ["float32", "ieee", "bfloat16"])
-def test_integers_are_exact(on_cpu, precision, m, n, k):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_integers_are_exact(multiply, m, n, k):
     rng = np.random.default_rng((m, n, k))
     a, b, bias = integers(rng, (m, k), "f"), integers(rng, (k, n), "f"), integers(rng, (n,), "f")
     for flip_a, flip_b in TRANSPOSES:
         left = np.ascontiguousarray(a.T) if flip_a else a
         right = np.ascontiguousarray(b.T) if flip_b else b
         out = Guarded((m, n), "f", pad=3)
-        options = {"transpose_a": flip_a, "transpose_b": flip_b, "out": out.array, "precision": precision}
-        on_cpu.matmul(left, right, **options)
+        options = {"transpose_a": flip_a, "transpose_b": flip_b, "out": out.array}
+        multiply(left, right, **options)
         assert_same(out.check(), a @ b)
-        on_cpu.matmul(left, right, bias=bias, activation="relu", beta=2.0, **options)
+        multiply(left, right, bias=bias, activation="relu", beta=2.0, **options)
         assert_same(out.check(), np.maximum(3 * (a @ b) + bias, 0))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_layouts_and_batches(on_cpu, precision):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_layouts_and_batches(multiply):
     rng = np.random.default_rng(1)
     a, b = integers(rng, (3, 70, 90), "f"), integers(rng, (90, 140), "f")
     for layout_a, layout_b in itertools.product(LAYOUTS, LAYOUTS):
         laid_a, laid_b = LAYOUTS[layout_a](a[0]), LAYOUTS[layout_b](b)
-        assert_same(on_cpu.matmul(laid_a, laid_b, precision=precision), a[0] @ b)
-    assert_same(on_cpu.matmul(a, b, precision=precision), a @ b)
+        assert_same(multiply(laid_a, laid_b), a[0] @ b)
+    assert_same(multiply(a, b), a @ b)
 
 
-def test_bfloat16_rounds_the_operands_and_adds_up_in_float32(on_cpu):
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32", "float16"])
+def test_operands_are_rounded_and_sums_are_float32(multiply, precision):
     for m, n, k in SHAPES:
         rng = np.random.default_rng((m, n, k))
         a, b = normal(rng, (m, k), "f"), normal(rng, (k, n), "f")
-        x, y = rounded(a), rounded(b)
+        x, y = rounded(a, precision), rounded(b, precision)
         assert not np.array_equal(x, a)
-        c = on_cpu.matmul(a, b, precision="bfloat16")
-        assert_close(c, exact_product(x, y), magnitude=product_magnitude(x, y), terms=k)
+        assert_close(multiply(a, b), exact_product(x, y), magnitude=product_magnitude(x, y), terms=k)
 
 
 def error(c, a, b):
@@ -89,7 +97,8 @@ def scaled_rows(rng, shape, low, high):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 128), (97, 130, 700), (256, 96, 1500)])
-def test_as_exact_as_multiply_adds(on_cpu, m, n, k):
+@pytest.mark.parametrize("precision", ["float32", "split"])
+def test_as_exact_as_multiply_adds(multiply, ops, m, n, k):
     rng = np.random.default_rng((m, n, k))
     plain = normal(rng, (m, k), "f"), normal(rng, (k, n), "f")
     positive = np.abs(plain[0]), np.abs(plain[1])
@@ -100,13 +109,13 @@ def test_as_exact_as_multiply_adds(on_cpu, m, n, k):
     )
     tiny = plain[0] * np.float32(1e-20), plain[1] * np.float32(1e-17)
     for a, b in (plain, positive, cancelling):
-        ours = error(on_cpu.matmul(a, b), a, b)
-        ieee = error(on_cpu.matmul(a, b, precision="ieee"), a, b)
+        ours = error(multiply(a, b), a, b)
+        ieee = error(ops.matmul(a, b, precision="ieee"), a, b)
         assert ours[0] <= 1.2 * ieee[0]
         assert ours[1] <= 1.2 * ieee[1]
     for a, b in (scaled, tiny):  # each sum has a scale of its own; terms that are denormal count as zero
         bounds = {"magnitude": product_magnitude(a, b), "terms": k, "flushed": 4 * k}
-        assert_close(on_cpu.matmul(a, b), exact_product(a, b), **bounds)
+        assert_close(multiply(a, b), exact_product(a, b), **bounds)
 
 
 def with_extremes(rng, shape):
@@ -119,28 +128,29 @@ def with_extremes(rng, shape):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 128), (97, 130, 700)])
-def test_the_ends_of_the_range(on_cpu, m, n, k):
+@pytest.mark.parametrize("precision", EXACT)
+def test_the_ends_of_the_range(multiply, m, n, k):
     rng = np.random.default_rng((m, n, k))
     a, b = with_extremes(rng, (m, k)), normal(rng, (k, n), "f") * np.float32(1e-3)
-    assert_close(on_cpu.matmul(a, b), exact_product(a, b), magnitude=product_magnitude(a, b), terms=k)
+    assert_close(multiply(a, b), exact_product(a, b), magnitude=product_magnitude(a, b), terms=k)
     small = a * np.float32(1e-38)
     assert_close(
-        on_cpu.matmul(small, b),
+        multiply(small, b),
         exact_product(small, b),
         magnitude=product_magnitude(small, b),
         terms=k,
         flushed=4 * k,
     )
     big = np.full((m, k), 1e19, np.float32)
-    assert_same(on_cpu.matmul(big, big.T.copy()), np.full((m, m), np.inf))
+    assert_same(multiply(big, big.T.copy()), np.full((m, m), np.inf))
     whole = np.zeros((m, k), np.float32)
     whole[:, 3] = np.finfo(np.float32).max
     ones = np.ones((k, n), np.float32)
-    assert_same(on_cpu.matmul(whole, ones), np.full((m, n), np.finfo(np.float32).max))
+    assert_same(multiply(whole, ones), np.full((m, n), np.finfo(np.float32).max))
 
 
-@pytest.mark.parametrize("precision", ["float32", "ieee", "bfloat16"])
-def test_nan_and_infinity(on_cpu, precision):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_nan_and_infinity(multiply):
     rng = np.random.default_rng(7)
     for m, n, k in [(64, 64, 128), (97, 130, 700)]:
         a, b = integers(rng, (m, k), "f"), integers(rng, (k, n), "f")
@@ -150,11 +160,11 @@ def test_nan_and_infinity(on_cpu, precision):
             expected = a.astype(np.float64) @ b.astype(np.float64)
         assert np.isinf(expected).any()
         assert np.isfinite(expected).any()
-        assert_same(on_cpu.matmul(a, b, precision=precision), expected)
+        assert_same(multiply(a, b), expected)
 
 
-@pytest.mark.parametrize("precision", ["float32", "ieee", "bfloat16"])
-def test_same_bits_for_any_number_of_threads(on_cpu, set_num_threads, precision):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_same_bits_for_any_number_of_threads(multiply, set_num_threads):
     rng = np.random.default_rng(8)
     for m, n, k in [(257, 129, 300), (64, 640, 1300), (97, 130, 700)]:
         a, b = normal(rng, (m, k), "f"), normal(rng, (k, n), "f")
@@ -162,15 +172,17 @@ def test_same_bits_for_any_number_of_threads(on_cpu, set_num_threads, precision)
         results = []
         for threads in (1, 2, 3):
             set_num_threads(threads)
-            results.append(on_cpu.matmul(a, b, activation="gelu", precision=precision))
+            results.append(multiply(a, b, activation="gelu"))
         assert_same_bits(results[1], results[0])
         assert_same_bits(results[2], results[0])
 
 
-def test_what_is_not_there(ops):
-    a, device = np.ones((3, 3), np.float32), tilefuse.get_device()
-    for name in ("tf32", "float16") + (("bfloat16",) if device != "cpu" else ()):
-        with pytest.raises(ValueError, match=f"'{name}' is not available on '{device}'"):
+def test_what_is_not_there(ops, device):
+    a = np.ones((3, 3), np.float32)
+    for name in ("split", "tf32", "float16") if device == "cpu" else ():
+        with pytest.raises(ValueError, match=f"'{name}' is not available on 'cpu'; expected None, 'float32', "):
             ops.matmul(a, a, precision=name)
+    with pytest.raises(ValueError, match="unknown precision 'double'"):
+        ops.matmul(a, a, precision="double")
     with pytest.raises(ValueError, match="arrays are of float64; convert"):
         ops.matmul(a.astype("d"), a.astype("d"), precision="ieee")

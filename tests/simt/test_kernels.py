@@ -16,6 +16,15 @@ CASES = {
         for what in ("edges", "traffic")
     ]
     + ["column_sums"],
+    "products_mma": [
+        f"{multiplier}_{tile}_{what}"
+        for multiplier in (
+            *("split", "tf32", "rounded_bfloat16", "rounded_float16"),
+            *("stored_bfloat16", "stored_float16"),
+        )
+        for tile in ("large", "small")
+        for what in ("edges", "traffic")
+    ],
     "networks": [
         *(f"TILEFUSE_MLP_{precision}_shapes" for precision in ("FMA", "SPLIT", "BFLOAT16", "FLOAT16")),
         *re.findall(r"^CASE\((\w+)\)", (HERE / "networks.cu").read_text(), re.MULTILINE),

@@ -13,7 +13,17 @@ typedef enum tilefuse_precision {
                                      // operands are split into parts
     TILEFUSE_PRECISION_IEEE,         // by float32 multiply-adds
     TILEFUSE_PRECISION_BFLOAT16,     // operands rounded to bfloat16
+    TILEFUSE_PRECISION_SPLIT,        // these and the next on CUDA devices alone: on matrix units, split into parts
+    TILEFUSE_PRECISION_TF32,         // operands rounded to tf32,
+    TILEFUSE_PRECISION_FLOAT16,      // to float16
 } tilefuse_precision;
+
+// How float32 numbers lie in memory.
+typedef enum tilefuse_storage {
+    TILEFUSE_STORED_WHOLE = 0,
+    TILEFUSE_STORED_BFLOAT16,
+    TILEFUSE_STORED_FLOAT16,  // on CUDA devices alone
+} tilefuse_storage;
 
 // What happens to a tile of C, with value c at (i, j), before it is written; in this order. Zero means nothing.
 typedef struct tilefuse_epilogue {
@@ -33,6 +43,8 @@ typedef struct tilefuse_epilogue {
 typedef struct tilefuse_matmul_args {
     tilefuse_dtype dtype;
     tilefuse_precision precision;  // of float32; float64 has but one
+    tilefuse_storage operands;     // of A and B in float32: in 16 bits, they need no rounding
+    tilefuse_storage result;       // of C in float32: if in 16 bits, A and B are, too
     tilefuse_split split;
     int64_t m, n, k;
     const void *a, *b;

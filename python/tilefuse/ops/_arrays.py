@@ -54,7 +54,7 @@ def floats(
 ) -> Array:
     """`x` as an array of float32 or float64, of any strides; with `dtype`, which `like` has, of that one."""
     a = view(x, name)
-    if a.dtype not in _FLOATS:
+    if a.dtype not in _FLOATS and a.dtype != dtype:
         raise TypeError(
             f"{name} has dtype {a.dtype}; expected float32 or float64: convert it with .astype(numpy.float32)"
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tilefuse._device import current, native
 
 from ._activation import named
-from ._arrays import Array, empty, floats, packed, whole, writeable_view
+from ._arrays import Array, empty, floats, packed, view, whole, writeable_view
 
 __all__ = ["matmul"]
 
-_OF_FLOAT32 = ("float32", "ieee", "bfloat16")
-_ELSEWHERE = ("tf32", "float16")
+_PRECISIONS = ("float32", "ieee", "bfloat16")
+_ON_CUDA = ("split", "tf32", "float16")  # on "cuda" and "simt" alone
+_STORED = ("bfloat16", "float16")  # dtypes in which float32 numbers may lie in memory
 
 
 def matmul(
@@ -32,24 +35,29 @@ def matmul(
 
     Parameters
     ----------
-    a : array_like of float32 or float64, [..., m, k]
+    a : array_like of float32 or float64, or array of bfloat16 or float16, [..., m, k]
         ``[..., k, m]`` with `transpose_a`. Any strides; copied only if it is not aligned to its elements.
+        Arrays of bfloat16 (``ml_dtypes.bfloat16``) or, on CUDA devices, float16 are multiplied as they are;
+        sums, and what is done with them, are float32.
     b : array_like, dtype of `a`, [..., k, n]
         ``[..., n, k]`` with `transpose_b`. Likewise.
     bias : array_like, dtype of `a`, [n], optional
+        Or of float32, where `a` has 16 bits.
     activation : str, optional
         One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu,
         gelu_tanh.
     transpose_a, transpose_b : bool
         Whether to swap the last two axes first. Costs no copy.
     out : array of the dtype of `a`, [..., m, n], optional
-        Takes the result. If its last axis is not contiguous, or if it overlaps an input, the product is
+        Takes the result; may be of float32, where `a` has 16 bits. If its last axis is not contiguous, or if it overlaps an input, the product is
         computed in memory of its own and copied.
     precision : str, optional
         How arrays of float32 are multiplied. "float32", the default, is as exact as multiply-adds in float32,
-        by which "ieee" goes; it may use the processor's matrix unit (AMX), with operands split into three
-        parts of bfloat16. "bfloat16" rounds the operands to 8 bits and adds up in float32. Arrays of float64
-        are multiplied in "float64" alone.
+        by which "ieee" goes; it may use matrix units (AMX of the CPU, tensor cores), with operands split into
+        three parts. "bfloat16" rounds the operands to 8 bits and adds up in float32. On CUDA devices (of
+        compute capability 8.0 on) so does "tf32", to 11 bits, and "float16", to 11 bits and numbers below
+        65520; "split" splits operands even where multiply-adds are thought to be faster. Arrays of other
+        dtypes are multiplied in their own alone.
     beta : float
         What the old values of `out` are multiplied by; 0 never reads them.
 
@@ -61,7 +69,7 @@ def matmul(
     Raises
     ------
     TypeError
-        An array is not of float32 or float64, or the dtypes differ.
+        An array has another dtype, or the dtypes differ.
     ValueError
         The shapes do not fit, an operand has fewer than two axes, a name is unknown, `out` is read-only, or
         `beta` is not 0 without `out`.
@@ -75,22 +83,24 @@ def matmul(
     >>> ops.matmul(np.array([[1.0, 2.0]]), np.array([[3.0, -4.0]]), transpose_b=True, activation="relu")
     array([[0.]])
     """
-    left = whole(floats(a, "a"))
-    right = whole(floats(b, "b", left.dtype, "a"))
-    precision = _precision(precision, left.dtype)
+    left = _operand(a, "a")
+    right = _operand(b, "b", left.dtype)
+    dtype = left.dtype
+    precision = _precision(precision, dtype)
     name, alpha = named(activation)
     shape = _result_shape(left, right, transpose_a, transpose_b)
     bias_row = None
     if bias is not None:
-        bias_row = packed(floats(bias, "bias", left.dtype, "a"))
+        bias_row = packed(_bias(bias, dtype))
         if bias_row.shape != shape[-1:]:
             raise ValueError(f"bias has shape {bias_row.shape}; expected {shape[-1:]}, one for each column")
     if out is None:
         if beta != 0:
             raise ValueError(f"beta is {beta} and out is None; pass the array that beta multiplies as out")
-        result = empty(shape, left.dtype, left)
+        result = empty(shape, dtype, left)
     else:
-        target = writeable_view(out, "out", left.dtype, "a")
+        widens = dtype.name in _STORED and getattr(out, "dtype", None) == np.float32
+        target = writeable_view(out, "out", np.dtype(np.float32) if widens else dtype, "a")
         if target.shape != shape:
             raise ValueError(f"out has shape {target.shape}; expected {shape}, the shape of the product")
         in_place = (
@@ -98,11 +108,11 @@ def matmul(
             and whole(target) is target
             and not any(np.may_share_memory(target, x) for x in (left, right, bias_row) if x is not None)
         )
-        result = target if in_place else (target.copy() if beta != 0 else empty(shape, left.dtype, left))
+        result = target if in_place else (target.copy() if beta != 0 else empty(shape, target.dtype, left))
     native().matmul(
-        left,
-        right,
-        result,
+        _bits(left),
+        _bits(right),
+        _bits(result),
         bias_row,
         name,
         alpha,
@@ -111,12 +121,38 @@ def matmul(
         bool(transpose_a),
         bool(transpose_b),
         precision,
+        dtype.name,
+        result.dtype.name,
     )
     if out is None:
         return result
     if result is not target:
         target[...] = result
     return out
+
+
+def _operand(x: ArrayLike, name: str, dtype: np.dtype[Any] | None = None) -> Array:
+    array = view(x, name)
+    if dtype is None and array.dtype.name in _STORED:
+        if array.dtype.name == "float16" and current() == "cpu":
+            raise TypeError(
+                f"{name} has dtype float16, which CUDA devices alone multiply: "
+                "convert it with .astype(numpy.float32)"
+            )
+        dtype = array.dtype
+    return whole(floats(array, name, dtype, "a"))
+
+
+def _bias(x: ArrayLike, dtype: np.dtype[Any]) -> Array:
+    array = view(x, "bias")
+    if dtype.name in _STORED and array.dtype in (dtype, np.float32):
+        return array.astype(np.float32, copy=False)
+    return floats(array, "bias", dtype, "a")
+
+
+def _bits(x: Array) -> Array:
+    """`x` as the kernels take it, which know no dtypes of 16 bits."""
+    return x.view(np.uint16) if x.dtype.name in _STORED else x
 
 
 def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> tuple[int, ...]:
@@ -146,19 +182,16 @@ def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> t
     return (*lead, m, n)
 
 
-def _precision(name: str | None, dtype: np.dtype[np.floating]) -> str:
-    """What the kernel is to be told; float64 has but one precision."""
+def _precision(name: str | None, dtype: np.dtype[Any]) -> str:
+    """What the kernel is to be told; only float32 has several."""
     if name is None or name == dtype.name:
         return "float32"
-    if name == "bfloat16" and current() != "cpu":
-        raise ValueError(
-            f"precision 'bfloat16' is not available on {current()!r}; expected None or 'float32'"
-        )
-    if name in _OF_FLOAT32 and dtype == np.float32:
-        return name
-    if name in _ELSEWHERE:
-        raise ValueError(f"precision {name!r} is not available on {current()!r}; expected None or 'float32'")
-    known = (*_OF_FLOAT32, "float64")
-    if name in known:
+    if name in (*_PRECISIONS, *_ON_CUDA, "float64") and dtype != np.float32:
         raise ValueError(f"precision is {name!r} and the arrays are of {dtype}; convert the arrays")
-    raise ValueError(f"unknown precision {name!r}; expected None, {', '.join(map(repr, known))}")
+    known = _PRECISIONS if current() == "cpu" else (*_PRECISIONS, *_ON_CUDA)
+    if name in known:
+        return name
+    expected = f"expected None, {', '.join(map(repr, known))}"
+    if name in _ON_CUDA:
+        raise ValueError(f"precision {name!r} is not available on {current()!r}; {expected}")
+    raise ValueError(f"unknown precision {name!r}; {expected}")

@@ -1,0 +1,311 @@
+// What products on FMA units and on matrix units share: their arguments, how a product is cut up among blocks, and what
+// becomes of the sums.
+#pragma once
+
+#include <algorithm>
+
+#include "common/activation.h"
+#include "cuda/kernels.h"
+#include "cuda/optimizer.cuh"
+
+namespace tilefuse::cuda::products {
+
+// ---- arguments ------------------------------------------------------------------------------------------------------
+
+// How a block reads an operand; `across` is along m or n. Packs where 16-byte accesses are aligned, else elements.
+enum class Reading { packs_along_k, packs_across, elements_along_k, elements_across };
+
+template <class Element> struct Matrix {
+    const Element* data;
+    int64_t stride, k_stride;  // from row to row of A, or column to column of B; from k to k + 1
+    Reading reading;
+};
+
+template <class T> struct Finish {
+    T beta;
+    void* c;  // T, or as `stored` says
+    tilefuse_storage stored;
+    int64_t n, c_stride;
+    bool packs;  // whether accesses to packs of all of these are aligned
+    tilefuse_epilogue epilogue;
+};
+
+template <class T> struct Product {
+    int64_t m, n, k, products;
+    int64_t tiles_down, tiles_across;
+    int64_t parts, depth;  // of k; depth is below 2^31
+    int64_t first;         // block of this launch
+    int batch_axes;
+    int64_t batch_shape[TILEFUSE_MAX_BATCH_AXES];
+    int64_t a_batch_strides[TILEFUSE_MAX_BATCH_AXES];
+    int64_t b_batch_strides[TILEFUSE_MAX_BATCH_AXES];
+    int64_t c_batch_strides[TILEFUSE_MAX_BATCH_AXES];
+    T* sums;  // [product, part, m, columns_of_sums], if there are several parts
+    Finish<T> finish;
+};
+
+// Whole packs, so that every row of the parts' sums is aligned.
+template <class T> __host__ __device__ constexpr int64_t columns_of_sums(int64_t n) {
+    return (n + pack_size<T> - 1) / pack_size<T> * pack_size<T>;
+}
+
+// ---- a block's share ------------------------------------------------------------------------------------------------
+
+// Where a product's operands and results begin.
+struct Offsets {
+    int64_t a = 0, b = 0, c = 0;
+};
+
+template <class T> __device__ Offsets offsets_of(const Product<T>& p, int64_t product) {
+    Offsets at;
+    for (int axis = p.batch_axes - 1; axis >= 0; --axis) {
+        const int64_t i = product % p.batch_shape[axis];
+        product /= p.batch_shape[axis];
+        at.a += i * p.a_batch_strides[axis];
+        at.b += i * p.b_batch_strides[axis];
+        at.c += i * p.c_batch_strides[axis];
+    }
+    return at;
+}
+
+// Neighbouring blocks take tiles from the same 8 rows of tiles, so that they find each other's operands in L2.
+struct Place {
+    int64_t down, across;
+};
+
+__device__ __forceinline__ Place place_of(int64_t tile, int64_t tiles_down, int64_t tiles_across) {
+    constexpr int64_t band = 8;
+    const int64_t first = tile / (band * tiles_across) * band, in_band = tile % (band * tiles_across);
+    const int64_t height = tiles_down - first < band ? tiles_down - first : band;
+    return {first + in_band % height, in_band / height};
+}
+
+// A tile of C, and a part of k.
+struct Work {
+    int64_t product, part, row, column, k;
+    int depth;
+    Offsets at;
+};
+
+template <class Tile, class T> __device__ __forceinline__ Work work_of(const Product<T>& p) {
+    const int64_t block = p.first + blockIdx.x, tiles = p.tiles_down * p.tiles_across;
+    const int64_t part = block / tiles % p.parts, product = block / tiles / p.parts, k = part * p.depth;
+    const Place tile = place_of(block % tiles, p.tiles_down, p.tiles_across);
+    return {product, part, tile.down * Tile::rows, tile.across * Tile::columns, k,
+            static_cast<int>(p.k - k < p.depth ? p.k - k : p.depth), offsets_of(p, product)};
+}
+
+// ---- the epilogue ---------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ float multiply_add(float x, float y, float z) { return fmaf(x, y, z); }
+__device__ __forceinline__ double multiply_add(double x, double y, double z) { return fma(x, y, z); }
+
+__device__ __forceinline__ float widened(uint16_t bits, tilefuse_storage stored) {
+    return stored == TILEFUSE_STORED_BFLOAT16 ? __bfloat162float(__ushort_as_bfloat16(bits))
+                                              : __half2float(__ushort_as_half(bits));
+}
+__device__ __forceinline__ uint16_t narrowed(float x, tilefuse_storage stored) {
+    return stored == TILEFUSE_STORED_BFLOAT16 ? __bfloat16_as_ushort(__float2bfloat16_rn(x))
+                                              : __half_as_ushort(__float2half_rn(x));
+}
+
+// A pack of C. Where `Narrow`, its numbers may lie there in 16 bits.
+template <bool Narrow, class T>
+__device__ __forceinline__ Pack<T, pack_size<T>> load_result(const Finish<T>& f, int64_t at, int count) {
+    constexpr int pack = pack_size<T>;
+    if constexpr (Narrow && sizeof(T) == 4) {
+        if (f.stored != TILEFUSE_STORED_WHOLE) {
+            const auto halves = load_upto<pack>(static_cast<const uint16_t*>(f.c) + at, count, f.packs);
+            Pack<T, pack> x;
+            TILEFUSE_UNROLL_ALL
+            for (int i = 0; i < pack; ++i) x.of[i] = widened(halves.of[i], f.stored);
+            return x;
+        }
+    }
+    return load_upto<pack>(static_cast<const T*>(f.c) + at, count, f.packs);
+}
+template <bool Narrow, class T>
+__device__ __forceinline__ void store_result(const Finish<T>& f, int64_t at, const Pack<T, pack_size<T>>& x, int count) {
+    constexpr int pack = pack_size<T>;
+    if constexpr (Narrow && sizeof(T) == 4) {
+        if (f.stored != TILEFUSE_STORED_WHOLE) {
+            Pack<uint16_t, pack> halves;
+            TILEFUSE_UNROLL_ALL
+            for (int i = 0; i < pack; ++i) halves.of[i] = narrowed(x.of[i], f.stored);
+            return store_upto(static_cast<uint16_t*>(f.c) + at, halves, count, f.packs);
+        }
+    }
+    store_upto(static_cast<T*>(f.c) + at, x, count, f.packs);
+}
+
+// The bias of a pack's columns.
+template <class T>
+__device__ __forceinline__ Pack<T, pack_size<T>> bias_of(const Finish<T>& f, int64_t column, int64_t columns_left) {
+    if (f.epilogue.bias == nullptr) return {};
+    return load_upto<pack_size<T>>(static_cast<const T*>(f.epilogue.bias) + column, columns_left, f.packs);
+}
+
+// What becomes of the sums of a pack of C at (row, column); `offset` is where this product's C begins.
+template <bool Narrow, class T>
+__device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, Pack<T, pack_size<T>> x,
+                                       const Pack<T, pack_size<T>>& bias, int64_t offset, int64_t row, int64_t column,
+                                       int64_t columns_left) {
+    constexpr int pack = pack_size<T>;
+    const int count = columns_left < pack ? static_cast<int>(columns_left) : pack;
+    const tilefuse_epilogue& e = f.epilogue;
+    const int64_t at = offset + row * f.c_stride + column, dense_at = row * f.n + column;
+    if (f.beta != 0) {
+        const Pack<T, pack> c = load_result<Narrow>(f, at, count);
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < pack; ++i) x.of[i] = multiply_add(f.beta, c.of[i], x.of[i]);
+    }
+    if (e.bias != nullptr) {
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < pack; ++i) x.of[i] += bias.of[i];
+    }
+    if (e.preactivation != nullptr) store_upto(static_cast<T*>(e.preactivation) + at, x, count, f.packs);
+    if (e.activation != TILEFUSE_LINEAR) {
+        with_activation<T>(e.activation, e.activation_alpha, [&](auto g) {
+            TILEFUSE_UNROLL_ALL
+            for (int i = 0; i < pack; ++i) x.of[i] = g.forward(x.of[i]);
+        });
+    }
+    if (e.mask != nullptr) {
+        const Pack<uint8_t, pack> kept = load_upto<pack>(e.mask + dense_at, count, f.packs);
+        const T scale = static_cast<T>(e.mask_scale);
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < pack; ++i) x.of[i] = kept.of[i] != 0 ? x.of[i] * scale : T(0);
+    }
+    if (e.derivative_at != nullptr) {
+        const Pack<T, pack> y = load_upto<pack>(static_cast<const T*>(e.derivative_at) + at, count, f.packs);
+        with_activation<T>(e.derivative, e.derivative_alpha, [&](auto g) {
+            TILEFUSE_UNROLL_ALL
+            for (int i = 0; i < pack; ++i) x.of[i] *= g.derivative(y.of[i]);
+        });
+    }
+    if (e.rule != nullptr) {
+        update(*e.rule, *step, e.parameter, dense_at, x, count, f.packs);
+    } else {
+        store_result<Narrow>(f, at, x, count);
+    }
+}
+
+// ---- what to launch -------------------------------------------------------------------------------------------------
+
+// Of a large GPU. Results must not depend on the machine's number, and a smaller one has enough to do all the same.
+constexpr int64_t multiprocessors = 108;
+constexpr int64_t most_blocks = 0x7fffffff;  // of a launch
+
+inline int64_t products_of(const tilefuse_matmul_args& args) {
+    int64_t products = 1;
+    for (int axis = 0; axis < args.batch_axes; ++axis) products *= args.batch_shape[axis];
+    return products;
+}
+
+inline bool whole_packs(int64_t stride, int axes, const int64_t* batch_strides, int pack) {
+    bool whole = stride % pack == 0;
+    for (int axis = 0; axis < axes; ++axis) whole = whole && batch_strides[axis] % pack == 0;
+    return whole;
+}
+
+template <class Element>
+Matrix<Element> matrix_of(const void* data, int64_t stride, int64_t k_stride, int axes, const int64_t* batch_strides) {
+    const bool along_k = k_stride == 1 || (stride != 1 && std::abs(k_stride) < std::abs(stride));
+    const bool packs = packs_fit({data}) && (along_k ? k_stride : stride) == 1 &&
+                       whole_packs(along_k ? stride : k_stride, axes, batch_strides, pack_size<Element>);
+    const Reading reading = along_k ? (packs ? Reading::packs_along_k : Reading::elements_along_k)
+                                    : (packs ? Reading::packs_across : Reading::elements_across);
+    return {static_cast<const Element*>(data), stride, k_stride, reading};
+}
+template <class Element> Matrix<Element> matrix_a(const tilefuse_matmul_args& args) {
+    return matrix_of<Element>(args.a, args.a_row_stride, args.a_col_stride, args.batch_axes, args.a_batch_strides);
+}
+template <class Element> Matrix<Element> matrix_b(const tilefuse_matmul_args& args) {
+    return matrix_of<Element>(args.b, args.b_col_stride, args.b_row_stride, args.batch_axes, args.b_batch_strides);
+}
+
+template <class T> Finish<T> finish_of(const tilefuse_matmul_args& args) {
+    constexpr int pack = pack_size<T>;
+    const tilefuse_epilogue& e = args.epilogue;
+    bool packs = whole_packs(args.c_row_stride, args.batch_axes, args.c_batch_strides, pack) &&
+                 packs_fit({args.c}, args.result == TILEFUSE_STORED_WHOLE ? 16 : 8) &&
+                 packs_fit({e.bias, e.preactivation, e.derivative_at});
+    const auto dense = [&](bool aligned) { return aligned && args.n % pack == 0; };  // of contiguous [m, n]
+    if (e.rule != nullptr) packs = packs && dense(parameter_aligned<T>(e.parameter));
+    if (e.mask != nullptr) packs = packs && dense(packs_fit({e.mask}, pack));
+    return {static_cast<T>(args.beta), args.c, args.result, args.n, args.c_row_stride, packs, e};
+}
+
+// How a product is cut up.
+struct Cut {
+    int64_t tiles_down, tiles_across, parts, depth;
+};
+
+template <class Tile> Cut cut_of(const tilefuse_matmul_args& args) {
+    // A part should outweigh what it costs to write and add its sums, and a cut the second launch.
+    constexpr int64_t least_k = 256, least_depth = 64, most_depth = int64_t{1} << 30;
+    const int64_t down = quotient(args.m, Tile::rows), across = quotient(args.n, Tile::columns);
+    const int64_t blocks = down * across * products_of(args);
+    int64_t parts = quotient(args.k, most_depth);
+    if (args.k >= least_k && blocks > 0)
+        parts = std::max(parts, std::min(multiprocessors / blocks, args.k / least_depth));
+    if (parts <= 1) return {down, across, 1, args.k};
+    const int64_t depth = quotient(quotient(args.k, parts), Tile::depth) * Tile::depth;
+    return {down, across, quotient(args.k, depth), depth};
+}
+
+// Waves of blocks, times a tile's size, over how well it uses the units that multiply (an estimate).
+template <class Tile> double cost_of(const tilefuse_matmul_args& args, double use) {
+    const int64_t blocks = quotient(args.m, Tile::rows) * quotient(args.n, Tile::columns) * products_of(args);
+    return static_cast<double>(quotient(blocks, multiprocessors) * Tile::rows * Tile::columns) / use;
+}
+
+template <class T> Product<T> product_of(const Context& context, const tilefuse_matmul_args& args, const Cut& cut) {
+    Product<T> p = {};
+    p.m = args.m;
+    p.n = args.n;
+    p.k = args.k;
+    p.products = products_of(args);
+    p.tiles_down = cut.tiles_down;
+    p.tiles_across = cut.tiles_across;
+    p.parts = cut.parts;
+    p.depth = cut.depth;
+    p.batch_axes = args.batch_axes;
+    for (int axis = 0; axis < args.batch_axes; ++axis) {
+        p.batch_shape[axis] = args.batch_shape[axis];
+        p.a_batch_strides[axis] = args.a_batch_strides[axis];
+        p.b_batch_strides[axis] = args.b_batch_strides[axis];
+        p.c_batch_strides[axis] = args.c_batch_strides[axis];
+    }
+    p.sums = static_cast<T*>(context.workspace);
+    p.finish = finish_of<T>(args);
+    return p;
+}
+
+// launch, for any number of blocks; the kernel adds `first` to its block's number.
+template <class T, class... Matrices>
+void launch_all(const Kernel<Product<T>, Matrices...>& kernel, Product<T> p, int64_t blocks, int threads,
+                size_t shared_bytes, cudaStream_t stream, const Matrices&... matrices) {
+    for (p.first = 0; p.first < blocks; p.first += most_blocks) {
+        const unsigned count = static_cast<unsigned>(std::min(blocks - p.first, most_blocks));
+        launch(kernel, dim3(count), dim3(static_cast<unsigned>(threads)), shared_bytes, stream, p, matrices...);
+    }
+}
+
+template <class T> size_t bytes_of_sums(const tilefuse_matmul_args& args, const Cut& cut) {
+    if (cut.parts == 1) return 0;
+    return static_cast<size_t>(products_of(args) * cut.parts * args.m * columns_of_sums<T>(args.n)) * sizeof(T);
+}
+
+// ---- elsewhere ------------------------------------------------------------------------------------------------------
+
+// Adds up the parts' sums, in the order of k (matmul.cu).
+void queue_add_parts(const Context& context, const Product<float>& p);
+void queue_add_parts(const Context& context, const Product<double>& p);
+
+// Products on matrix units (matmul_mma.cu).
+bool for_matrix_units(const tilefuse_matmul_args& args);
+void matmul_on_matrix_units(const Context& context, const tilefuse_matmul_args& args);
+size_t workspace_on_matrix_units(const tilefuse_matmul_args& args);
+
+}  // namespace tilefuse::cuda::products
