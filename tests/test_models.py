@@ -444,6 +444,31 @@ def test_history_plot(tmp_path: Any) -> None:
         callbacks.History().plot()
 
 
+@pytest.mark.parametrize("precision", ["ieee", "bfloat16", "split", "tf32", "float16"])
+def test_precision_of_a_model(device: str, precision: str) -> None:
+    if device == "cpu" and precision in ("split", "tf32", "float16"):
+        pytest.skip(f"{precision} is for CUDA devices")
+    tilefuse.set_precision(precision)
+    try:
+        model = tilefuse.Sequential([tilefuse.Input((40,)), layers.Dense(50, use_bias=False)])
+    finally:
+        tilefuse.set_precision("float32")
+    assert model.precision == precision
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((64, n)).astype(np.float32) for n in (40, 50))
+    (w,) = model.get_weights()
+    predicted = model.predict(x)
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(predicted, tilefuse.ops.matmul(x, w, precision=precision), **close)
+    assert (abs(predicted - x @ w).max() > 1e-4) == (precision in ("bfloat16", "tf32", "float16"))
+
+    model.compile(tilefuse.optimizers.SGD(0.5), "mse")
+    model.train_on_batch(x, y)
+    gradient = 2 * (predicted - y) / y.size
+    change = tilefuse.ops.matmul(x, gradient, transpose_a=True, precision=precision)
+    np.testing.assert_allclose(w - model.get_weights()[0], 0.5 * change, rtol=1e-3, atol=3e-6)
+
+
 def test_float64_model() -> None:
     tilefuse.set_precision("float64")
     try:

@@ -12,6 +12,7 @@ Usage: kernel_resources.py [--architectures 75 80 ...] [--jobs N] [--write] [FIL
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -39,6 +40,8 @@ _ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)\w*'")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
 _BOUNDS = re.compile(r"\.entry (\w+)\(.*?\)\s*((?:\.\w+ [\d, ]+\s*)*)\{", re.DOTALL)
+_FUNCTION = re.compile(r"^\.text\.(\S+):", re.MULTILINE)
+_INSTRUCTION = re.compile(r"\*/ +(?:@!?\w+ )?([A-Z][\w.]*)")
 _MAXIMUM = re.compile(r"\.maxntid (\d+)(?:, (\d+))?(?:, (\d+))?")
 
 
@@ -51,6 +54,7 @@ class Use(NamedTuple):
     shared: int  # bytes, without those that a launch adds
     spilled: int  # bytes
     threads: int  # the most that a block may have; 0: not said
+    instructions: frozenset[str] = frozenset()  # of its machine code; empty where nobody disassembled it
 
     @property
     def blocks(self) -> int:
@@ -66,6 +70,26 @@ def nvcc() -> str | None:
     )
 
 
+def disassembler() -> str | None:
+    """NVIDIA's nvdisasm: of the CUDA toolkit, or of PyPI's nvidia-cuda-nvdisasm."""
+    package = importlib.util.find_spec("nvidia")
+    folders = list(package.submodule_search_locations or ()) if package else []
+    return shutil.which("nvdisasm") or next(
+        (str(path) for folder in folders for path in Path(folder).glob("**/bin/nvdisasm")), None
+    )
+
+
+def instructions(cubin: Path) -> dict[str, frozenset[str]]:
+    """What the machine code of each function is made of."""
+    command = [disassembler() or "nvdisasm", "-c", str(cubin)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    _, *parts = _FUNCTION.split(text)
+    return {
+        name: frozenset(_INSTRUCTION.findall(code))
+        for name, code in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
 def compiled(source: Path, architectures: tuple[int, ...] = ARCHITECTURES) -> list[Use]:
     """What the kernels of a file take; RuntimeError with nvcc's words where it warns or fails."""
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
@@ -76,9 +100,15 @@ def compiled(source: Path, architectures: tuple[int, ...] = ARCHITECTURES) -> li
         if done.returncode != 0:
             raise RuntimeError(f"{source.name}: {done.stdout}{done.stderr}")
         ptx = "\n".join(path.read_text() for path in Path(folder).glob("*.ptx"))
+        cubins = Path(folder).glob("*.cubin") if disassembler() else ()
+        code = {int(path.stem.rpartition("_")[2]): instructions(path) for path in cubins}
     uses = parsed(done.stdout + done.stderr, bounds(ptx))
     return [
-        use._replace(kernel=f"{source.name}: {name}") for use, name in zip(uses, readable(uses), strict=True)
+        use._replace(
+            kernel=f"{source.name}: {name}",
+            instructions=code.get(use.architecture, {}).get(use.kernel, frozenset()),
+        )
+        for use, name in zip(uses, readable(uses), strict=True)
     ]
 
 

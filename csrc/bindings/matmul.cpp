@@ -1,6 +1,7 @@
 #include "bindings/activation.h"
 #include "bindings/arrays.h"
 #include "bindings/direct.h"
+#include "bindings/precision.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -57,23 +58,6 @@ bool set_result(tilefuse_matmul_args& args, const py::array& out) {
     return args.n <= 1 || out.size() == 0 || stride_of(out, axes + 1) == 1;
 }
 
-constexpr struct {
-    const char* name;
-    tilefuse_precision precision;
-} precisions[] = {{"float32", TILEFUSE_PRECISION_FLOAT32},   {"ieee", TILEFUSE_PRECISION_IEEE},
-                  {"bfloat16", TILEFUSE_PRECISION_BFLOAT16}, {"split", TILEFUSE_PRECISION_SPLIT},
-                  {"tf32", TILEFUSE_PRECISION_TF32},         {"float16", TILEFUSE_PRECISION_FLOAT16}};
-
-// Whether there is a precision of that name.
-bool set_precision(tilefuse_matmul_args& args, std::string_view name) {
-    for (const auto& entry : precisions) {
-        if (name != entry.name) continue;
-        args.precision = entry.precision;
-        return !backend::uses_host_memory() || entry.precision <= TILEFUSE_PRECISION_BFLOAT16;
-    }
-    return false;
-}
-
 // How an array's float32 numbers lie in memory, by the name of its dtype; those of 16 bits come as uint16.
 tilefuse_storage storage_from(const std::string& name) {
     if (name == "float32" || name == "float64") return TILEFUSE_STORED_WHOLE;
@@ -93,9 +77,7 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
             double alpha, double beta, const py::object& preactivation, bool transpose_a, bool transpose_b,
             const std::string& precision, const std::string& operands, const std::string& result) {
     tilefuse_matmul_args args = {};
-    if (!set_precision(args, precision)) {
-        throw py::value_error("precision '" + precision + "' is not available on " + backend::name());
-    }
+    args.precision = precision_from(precision);
     args.operands = storage_from(operands);
     args.result = storage_from(result);
     args.dtype = dtype_of_stored(a, "a", args.operands);
@@ -152,7 +134,11 @@ const Direct direct{
         }
         args.dtype = dtype_of(a, "a");
         if (dtype_of(b, "b") != args.dtype) return {};
-        if (given.has(PRECISION) && (args.dtype != TILEFUSE_FLOAT32 || !set_precision(args, given.text(PRECISION)))) return {};
+        if (given.has(PRECISION)) {
+            const std::optional<tilefuse_precision> precision = find_precision(given.text(PRECISION));
+            if (args.dtype != TILEFUSE_FLOAT32 || !precision) return {};
+            args.precision = *precision;
+        }
         if (given.has(BIAS)) {
             if (dtype_of(bias, "bias") != args.dtype || bias.ndim() != 1 || bias.shape(0) != args.n || stride_of(bias, 0) != 1) return {};
             args.epilogue.bias = bias.data();

@@ -8,6 +8,7 @@
 #include "bindings/activation.h"
 #include "bindings/arrays.h"
 #include "bindings/optimizer.h"
+#include "bindings/precision.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -23,8 +24,9 @@ template <class V> V get(const py::dict& dict, const char* key, V otherwise) {
 class BoundProgram {
 public:
     BoundProgram(const py::list& layers, Shape input_shape, int64_t batch, const py::object& loss, const py::object& optimizer,
-                 const std::string& dtype, const std::string& networks) {
+                 const std::string& dtype, const std::string& networks, const std::string& precision) {
         program::Spec spec;
+        spec.precision = precision_from(precision);
         spec.networks = networks_of(networks);
         if (dtype != "float32" && dtype != "float64") {
             throw py::value_error("dtype is '" + dtype + "'; expected 'float32' or 'float64'");
@@ -336,9 +338,10 @@ const Binding binding = [](py::module_& m) {
     // What waits for a run of another thread's to end: the run takes the GIL now and then, to report its progress.
     using without_gil = py::call_guard<py::gil_scoped_release>;
     py::class_<BoundProgram>(m, "Program", "A network compiled for training, evaluation and prediction.")
-        .def(py::init<const py::list&, Shape, int64_t, const py::object&, const py::object&, const std::string&, const std::string&>(),
+        .def(py::init<const py::list&, Shape, int64_t, const py::object&, const py::object&, const std::string&, const std::string&,
+                      const std::string&>(),
              "layers"_a, "input_shape"_a, "batch"_a, "loss"_a = py::none(), "optimizer"_a = py::none(), "dtype"_a = "float32",
-             py::kw_only(), "networks"_a = "auto")
+             py::kw_only(), "networks"_a = "auto", "precision"_a = "float32")
         .def("train_step", &BoundProgram::train_step, "x"_a, "y"_a, "sample_weight"_a = py::none(), "learning_rate"_a = 1e-3)
         .def("train_epoch", &BoundProgram::train_epoch, "x"_a, "y"_a, "order"_a, "learning_rates"_a, py::kw_only(),
              "batch_size"_a = py::none(), "sample_weight"_a = py::none(), "predictions"_a = py::none(), "on_progress"_a = py::none(),

@@ -33,7 +33,7 @@ template <class Element, int Rows, int Columns, int Depth, int ThreadRows, int T
 
 using LargeFloat = Tile<float, 128, 128, 8, 8, 8>;
 using MediumFloat = Tile<float, 64, 64, 16, 8, 4>;
-using SmallFloat = Tile<float, 32, 32, 32, 4, 4>;
+using SmallFloat = Tile<float, 32, 32, 16, 4, 4>;
 using MediumDouble = Tile<double, 64, 64, 8, 8, 4>;
 using SmallDouble = Tile<double, 32, 32, 16, 4, 4>;
 
@@ -166,8 +166,9 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
 
     const Work work = work_of<Tile>(p);
     const int64_t row = work.row, column = work.column;
-    OperandA a(left, left.data + work.at.a + row * left.stride + work.k * left.k_stride, p.m - row, work.depth);
-    OperandB b(right, right.data + work.at.b + column * right.stride + work.k * right.k_stride, p.n - column, work.depth);
+    const Offsets at = offsets_of(p, work.product);
+    OperandA a(left, left.data + at.a + row * left.stride + work.k * left.k_stride, p.m - row, work.depth);
+    OperandB b(right, right.data + at.b + column * right.stride + work.k * right.k_stride, p.n - column, work.depth);
 
     const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
     constexpr int warps_across = Tile::columns / Tile::warp_columns;
@@ -238,8 +239,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
             if (p.parts > 1) {
                 store_pack(p.sums + ((work.product * p.parts + work.part) * p.m + r) * columns_of_sums<T>(p.n) + c, x);
             } else {
-                const Pack<T, pack> bias = bias_of(p.finish, c, p.n - c);
-                finish<false>(p.finish, step_memory.step(), x, bias, work.at.c, r, c, p.n - c);
+                finish<false>(p.finish, step_memory.step(), x, at.c, r, c, p.n - c);
             }
         }
         TILEFUSE_UNROLL_ALL
@@ -271,8 +271,7 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_parts(Prod
         TILEFUSE_UNROLL_ALL
         for (int e = 0; e < pack; ++e) total.of[e] += x.of[e];
     }
-    finish<true>(p.finish, step_memory.step(), total, bias_of(p.finish, column, p.n - column), offsets_of(p, product).c,
-                 row, column, p.n - column);
+    finish<true>(p.finish, step_memory.step(), total, offsets_of(p, product).c, row, column, p.n - column);
 }
 
 template <class T> void queue_add_parts_of(const Context& context, const Product<T>& p) {

@@ -84,7 +84,6 @@ __device__ __forceinline__ Place place_of(int64_t tile, int64_t tiles_down, int6
 struct Work {
     int64_t product, part, row, column, k;
     int depth;
-    Offsets at;
 };
 
 template <class Tile, class T> __device__ __forceinline__ Work work_of(const Product<T>& p) {
@@ -92,7 +91,7 @@ template <class Tile, class T> __device__ __forceinline__ Work work_of(const Pro
     const int64_t part = block / tiles % p.parts, product = block / tiles / p.parts, k = part * p.depth;
     const Place tile = place_of(block % tiles, p.tiles_down, p.tiles_across);
     return {product, part, tile.down * Tile::rows, tile.across * Tile::columns, k,
-            static_cast<int>(p.k - k < p.depth ? p.k - k : p.depth), offsets_of(p, product)};
+            static_cast<int>(p.k - k < p.depth ? p.k - k : p.depth)};
 }
 
 // ---- the epilogue ---------------------------------------------------------------------------------------------------
@@ -145,11 +144,12 @@ __device__ __forceinline__ Pack<T, pack_size<T>> bias_of(const Finish<T>& f, int
     return load_upto<pack_size<T>>(static_cast<const T*>(f.epilogue.bias) + column, columns_left, f.packs);
 }
 
-// What becomes of the sums of a pack of C at (row, column); `offset` is where this product's C begins.
+// What becomes of the sums of a pack of C at (row, column); `offset` is where this product's C begins, and `known` the
+// pack's bias where the caller has it at hand.
 template <bool Narrow, class T>
 __device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, Pack<T, pack_size<T>> x,
-                                       const Pack<T, pack_size<T>>& bias, int64_t offset, int64_t row, int64_t column,
-                                       int64_t columns_left) {
+                                       int64_t offset, int64_t row, int64_t column, int64_t columns_left,
+                                       const Pack<T, pack_size<T>>* known = nullptr) {
     constexpr int pack = pack_size<T>;
     const int count = columns_left < pack ? static_cast<int>(columns_left) : pack;
     const tilefuse_epilogue& e = f.epilogue;
@@ -160,6 +160,7 @@ __device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, 
         for (int i = 0; i < pack; ++i) x.of[i] = multiply_add(f.beta, c.of[i], x.of[i]);
     }
     if (e.bias != nullptr) {
+        const Pack<T, pack> bias = known != nullptr ? *known : bias_of(f, column, columns_left);
         TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] += bias.of[i];
     }

@@ -157,9 +157,10 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     const auto buffer_b = [&](int step) { return buffer_a(step) + size; };
 
     const Work work = work_of<Tile>(p);
-    MmaOperand<Element, Tile::rows> a(left, left.data + work.at.a + work.row * left.stride + work.k * left.k_stride,
+    const Offsets at = offsets_of(p, work.product);
+    MmaOperand<Element, Tile::rows> a(left, left.data + at.a + work.row * left.stride + work.k * left.k_stride,
                                    p.m - work.row, work.depth);
-    MmaOperand<Element, Tile::columns> b(right, right.data + work.at.b + work.column * right.stride + work.k * right.k_stride,
+    MmaOperand<Element, Tile::columns> b(right, right.data + at.b + work.column * right.stride + work.k * right.k_stride,
                                       p.n - work.column, work.depth);
     const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
     constexpr int warps_across = Tile::columns / Tile::warp_columns;
@@ -223,7 +224,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
         if (p.parts > 1) {
             store_pack(p.sums + ((work.product * p.parts + work.part) * p.m + r) * columns_of_sums<float>(p.n) + c, x);
         } else {
-            finish<true>(p.finish, step_memory.step(), x, bias, work.at.c, r, c, p.n - c);
+            finish<true>(p.finish, step_memory.step(), x, at.c, r, c, p.n - c, &bias);
         }
     }
 }

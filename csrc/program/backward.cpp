@@ -32,6 +32,7 @@ void Lowering::backward(size_t i) {
     const Layer& layer = *node.layer;
     tilefuse_matmul_args args = {};
     args.dtype = spec_.dtype;
+    args.precision = spec_.precision;
     args.split = split_of(node) == TILEFUSE_SPLIT_ROWS ? TILEFUSE_SPLIT_ROWS : TILEFUSE_SPLIT_AUTO;
     const int64_t share = args.split == TILEFUSE_SPLIT_ROWS ? node.rows : anywhere;
     args.m = node.rows;
@@ -121,6 +122,7 @@ void Lowering::update(const Node& node) {
 
     tilefuse_matmul_args args = {};
     args.dtype = spec_.dtype;
+    args.precision = spec_.precision;
     if (split_of(node) == TILEFUSE_SPLIT_SUM) args.split = TILEFUSE_SPLIT_ROWS;
     args.m = node.inputs;
     args.n = node.cols;

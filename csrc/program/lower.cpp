@@ -241,6 +241,7 @@ void Lowering::forward_dense(Node& node, const std::string& shape) {
     const Layer& layer = *node.layer;
     tilefuse_matmul_args args = {};
     args.dtype = spec_.dtype;
+    args.precision = spec_.precision;
     args.split = split_of(node);
     args.m = node.rows;
     args.n = node.cols;

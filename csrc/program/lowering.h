@@ -116,6 +116,7 @@ private:
     void find_networks();
     bool fits_network(const Node& node) const;
     const Network* network_of(size_t node) const;
+    tilefuse_mlp_precision network_precision() const;
     tilefuse_mlp_args network_args(size_t first, size_t end) const;
     void forward(const Network& network);
     void backward(const Network& network);

@@ -30,10 +30,24 @@ const Network* Lowering::network_of(size_t node) const {
     return nullptr;
 }
 
+// How a network in one kernel multiplies: it has no tf32, but what is more exact.
+tilefuse_mlp_precision Lowering::network_precision() const {
+    if (spec_.networks.precision) return *spec_.networks.precision;
+    switch (spec_.precision) {
+        case TILEFUSE_PRECISION_IEEE: return TILEFUSE_MLP_FMA;
+        case TILEFUSE_PRECISION_BFLOAT16: return TILEFUSE_MLP_BFLOAT16;
+        case TILEFUSE_PRECISION_FLOAT16: return TILEFUSE_MLP_FLOAT16;
+        case TILEFUSE_PRECISION_SPLIT:
+        case TILEFUSE_PRECISION_TF32: return TILEFUSE_MLP_SPLIT;
+        case TILEFUSE_PRECISION_FLOAT32: break;
+    }
+    return *machine_.networks;
+}
+
 // What both directions say of the layers.
 tilefuse_mlp_args Lowering::network_args(size_t first, size_t end) const {
     tilefuse_mlp_args args = {};
-    args.precision = spec_.networks.precision.value_or(*machine_.networks);
+    args.precision = network_precision();
     args.batch = nodes_[first].rows;
     args.inputs = nodes_[first].inputs;
     args.layers = static_cast<int>(end - first);

@@ -58,11 +58,12 @@ struct Optimizer {
 // Narrow dense layers go through one kernel together, where the machine has one.
 struct Networks {
     bool whole = true;  // else each layer by itself
-    std::optional<tilefuse_mlp_precision> precision;  // none: the machine's best for float32
+    std::optional<tilefuse_mlp_precision> precision;  // none: as the program's
 };
 
 struct Spec {
     tilefuse_dtype dtype = TILEFUSE_FLOAT32;
+    tilefuse_precision precision = TILEFUSE_PRECISION_FLOAT32;  // of matmuls
     Shape input_shape;
     std::vector<Layer> layers;
     std::optional<Loss> loss;

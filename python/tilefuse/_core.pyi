@@ -37,6 +37,8 @@ def matmul(
     transpose_a: bool = False,
     transpose_b: bool = False,
     precision: str = "float32",
+    operands: str = "float32",
+    result: str = "float32",
 ) -> None: ...
 def column_sum(x: _Array, out: _Array) -> None: ...
 def activations() -> dict[str, float]: ...
@@ -85,6 +87,7 @@ class Program:
         dtype: str,
         *,
         networks: str = "auto",
+        precision: str = "float32",
     ) -> None: ...
     def train_step(
         self, x: _Array, y: _Array, sample_weight: _Array | None = None, learning_rate: float = 1e-3

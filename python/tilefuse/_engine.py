@@ -11,7 +11,7 @@ import numpy as np
 from . import _device
 from ._progress import Progress
 from ._results import Results
-from ._runtime import next_seed
+from ._runtime import get_precision, next_seed
 from ._stack import Stack
 from .callbacks import CallbackList
 from .layers.base import Shape
@@ -60,6 +60,8 @@ class Engine(Stack):
     seed : int
         The order of the samples follows from it and the number of epochs trained.
     epochs_trained : int
+    precision : str
+        How its matrix products are made, as `set_precision` said when the model was made.
     stop_training : bool
         Set to True by a callback to end the training.
     """
@@ -72,6 +74,7 @@ class Engine(Stack):
         self.compiled = False
         self.stop_training = False
         self.seed = next_seed()
+        self.precision = get_precision()
         self.epochs_trained = 0
         self._metrics: list[Metric | str] = []
         self._weighted_metrics: list[Metric | str] = []
@@ -149,6 +152,7 @@ class Engine(Stack):
                 self.loss.lower() if self.compiled else None,
                 self.optimizer.lower() if self.compiled else None,
                 str(self.dtype),
+                precision=self.precision if self.dtype == np.float32 else "float32",
             )
         return program
 

@@ -15,12 +15,13 @@ from . import _device
 from ._config import suggestion
 from ._device import DeviceError as DeviceError
 
-_PRECISIONS: dict[str, Any] = {"float32": np.float32, "ieee": np.float32, "float64": np.float64}
-_PRECISIONS_ELSEWHERE = {
-    "bfloat16": "it needs a build with bfloat16 kernels",
-    "tf32": "it exists on CUDA devices only",
-    "float16": "it exists on CUDA devices only",
+_PRECISIONS: dict[str, Any] = {
+    "float32": np.float32,
+    "ieee": np.float32,
+    "bfloat16": np.float32,
+    "float64": np.float64,
 }
+_ON_CUDA: dict[str, Any] = {"split": np.float32, "tf32": np.float32, "float16": np.float32}
 
 
 class _Settings:
@@ -143,12 +144,14 @@ def set_precision(precision: str) -> None:
     Parameters
     ----------
     precision : str
-        ``"float32"`` (default); ``"ieee"``, float32 on FMA units only; ``"float64"``, for gradient checks.
+        ``"float32"`` (default); ``"ieee"``, float32 on FMA units only; ``"bfloat16"``, whose products round
+        their operands to bfloat16, while sums and weights are float32; ``"float64"``, for gradient checks. On
+        CUDA devices also ``"tf32"`` and ``"float16"``, likewise, and ``"split"``: see `ops.matmul`.
 
     Raises
     ------
     ValueError
-        This installation has no such precision; the message lists those that it has.
+        The device in use has no such precision; the message lists those that it has.
 
     Examples
     --------
@@ -158,11 +161,11 @@ def set_precision(precision: str) -> None:
     dtype('float64')
     >>> tilefuse.set_precision("float32")
     """
-    if precision not in _PRECISIONS:
-        available = ", ".join(repr(name) for name in _PRECISIONS)
-        reason = _PRECISIONS_ELSEWHERE.get(precision)
-        why = f": {reason}" if reason else ""
-        raise ValueError(f"Precision {precision!r} is not available here{why}. Available: {available}.")
+    available = _PRECISIONS if _device.current() == "cpu" else _PRECISIONS | _ON_CUDA
+    if precision not in available:
+        why = ": it exists on CUDA devices only, call set_device first" if precision in _ON_CUDA else ""
+        names = ", ".join(repr(name) for name in available)
+        raise ValueError(f"Precision {precision!r} is not available here{why}. Available: {names}.")
     _Settings.precision = precision
 
 
@@ -180,7 +183,7 @@ def get_precision() -> str:
 
 def default_dtype() -> np.dtype[Any]:
     """Return the dtype of arrays under the current precision."""
-    return np.dtype(_PRECISIONS[_Settings.precision])
+    return np.dtype((_PRECISIONS | _ON_CUDA)[_Settings.precision])
 
 
 def seed(n: int) -> None:

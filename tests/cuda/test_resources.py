@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import kernel_resources
@@ -80,6 +81,53 @@ def test_a_warning_is_an_error(tmp_path: Path) -> None:
         compiled(source, (75,))
 
 
+# Of kernels on matrix units, from sm_80 on: products in the format meant, operands by ldmatrix and cp.async;
+# of others, multiply-adds, and 16 bytes an access.
+ON_MATRIX_UNITS = {
+    "Split": "HMMA.1688.F32.TF32",
+    "Tf32": "HMMA.1688.F32.TF32",
+    "Bfloat16": "HMMA.16816.F32.BF16",
+    "Float16": "HMMA.16816.F32",
+}
+MULTIPLIER = rf".*\b({'|'.join(ON_MATRIX_UNITS)})\b.*"
+BY_16_BYTES = [r"LDG\.E\.128.*", r"LDS\.(U\.)?128", r"STS\.128", r"STG\.E\.128.*"]
+MEANT = {
+    rf"matmul_mma.cu: {MULTIPLIER}": [r"LDSM\.16\.M88\.4", r"LDGSTS\.E\..*128.*", *BY_16_BYTES],
+    rf"matmul_mma.cu: .*Stored<{MULTIPLIER}": [r"LDSM\.16\.MT88\.4"],
+    rf"mlp.cu: {MULTIPLIER}": BY_16_BYTES,
+    r"mlp.cu: .*<networks::Fma>": ["FFMA", *BY_16_BYTES],
+    r"matmul.cu: products::multiply<products::Tile<float.*": ["FFMA", *BY_16_BYTES],
+    r"matmul.cu: products::multiply<products::Tile<double.*": ["DFMA", *BY_16_BYTES],
+}
+
+
+def missing(use: Use) -> list[str]:
+    """The instructions that a kernel should be made of, and is not."""
+    wanted: list[str] = []
+    for kernel, instructions in MEANT.items():
+        if not (match := re.fullmatch(kernel, use.kernel)):
+            continue
+        if not match.groups():
+            wanted += instructions
+        elif use.architecture >= 80:
+            wanted += [*instructions, re.escape(ON_MATRIX_UNITS[match[1]])]
+    return [w for w in wanted if not any(re.fullmatch(w, i) for i in use.instructions)]
+
+
+def test_missing_instructions_are_found() -> None:
+    code = {"LDG.E.128", "LDGSTS.E.BYPASS.128.ZFILL", "LDS.128", "STS.128", "STG.E.128"}
+    code |= {"LDSM.16.M88.4", "LDSM.16.MT88.4", "HMMA.16816.F32"}
+    kernel = "matmul_mma.cu: products::multiply_mma<products::MmaTile<Stored<Float16>, 64, 64, 32, 32> >"
+    use = Use(kernel, 90, 128, 0, 0, 256, frozenset(code))
+    assert missing(use) == []
+    assert missing(use._replace(kernel=kernel.replace("F", "Bf")))[0] == r"HMMA\.16816\.F32\.BF16"
+    assert missing(use._replace(instructions=frozenset(code - {"LDSM.16.MT88.4"}))) == [r"LDSM\.16\.MT88\.4"]
+    assert missing(use._replace(kernel=kernel.replace("Stored", "Rounded"), instructions=frozenset()))
+    assert missing(use._replace(architecture=75, instructions=frozenset())) == []
+    kernel = "matmul.cu: products::multiply<products::Tile<float, 32, 32, 16, 4, 4> >"
+    assert missing(use._replace(kernel=kernel)) == ["FFMA"]
+
+
 @needs_nvcc
 @pytest.mark.nvcc
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
@@ -87,3 +135,7 @@ def test_kernels(source: Path) -> None:
     uses = compiled(source)
     assert {use.architecture for use in uses} == set(ARCHITECTURES)
     assert problems(uses, json.loads(RECORD.read_text())) == []
+    if kernel_resources.disassembler() is None:
+        pytest.skip("machine code was NOT looked at: there is no nvdisasm (pip install nvidia-cuda-nvdisasm)")
+    assert all(use.instructions for use in uses)
+    assert {f"{use.kernel} for sm_{use.architecture}": lacks for use in uses if (lacks := missing(use))} == {}

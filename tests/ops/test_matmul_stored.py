@@ -2,13 +2,12 @@
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 from helpers.arrays import LAYOUTS, Guarded, integers, normal
 from helpers.compare import assert_close, assert_same, assert_same_bits
 from helpers.precision import exact_product, product_magnitude
-
-ml_dtypes = pytest.importorskip("ml_dtypes")
 
 KINDS = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 SHAPES = [(1, 1, 1), (3, 5, 7), (64, 64, 128), (33, 70, 1100), (1, 65, 40), (130, 1, 33), (128, 160, 513)]

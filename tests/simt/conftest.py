@@ -48,7 +48,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def compile_program(name: str, build: str, folder: Path) -> Path:
-    """`name`.cu with the executor, "plain" or "checked"; compiled where that has not been done."""
+    """`name`.cu and `name`_*.cu with the executor, "plain" or "checked"; compiled where that is not done."""
     folder.mkdir(parents=True, exist_ok=True)
     checked = build == "checked"
     headers = [HERE / "harness.h", *(CSRC / "cuda").glob("*.*h")]
@@ -78,7 +78,8 @@ def compile_program(name: str, build: str, folder: Path) -> Path:
 
     with locked(folder / f"{build}.lock"):
         with ThreadPoolExecutor(2) as pool:
-            objects = list(pool.map(compile_one, [HERE / f"{name}.cu", *EXECUTOR]))
+            sources = [HERE / f"{name}.cu", *HERE.glob(f"{name}_*.cu"), *EXECUTOR]
+            objects = list(pool.map(compile_one, sources))
         linked = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
         program = folder / f"{name}-{build}-{linked}"
         if not program.exists():

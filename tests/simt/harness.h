@@ -65,3 +65,12 @@ template <class T> std::vector<T> small_integers(size_t n, unsigned seed) {
     for (T& x : v) x = static_cast<T>(static_cast<int>(random() % 15) - 7);
     return v;
 }
+
+// Runs the cases that the arguments name, and says which of them passed.
+inline void run_cases(int count, char** names) {
+    for (int i = 1; i < count; i++) {
+        cases().at(names[i])();
+        std::printf("%s ok\n", names[i]);
+    }
+    EXPECT(simt::live_allocations().count == 0);
+}

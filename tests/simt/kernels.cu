@@ -719,10 +719,4 @@ CASE(refused_launches) {
 
 }  // namespace
 
-int main(int count, char** names) {
-    for (int i = 1; i < count; i++) {
-        cases().at(names[i])();
-        std::printf("%s ok\n", names[i]);
-    }
-    EXPECT(simt::live_allocations().count == 0);
-}
+int main(int count, char** names) { run_cases(count, names); }

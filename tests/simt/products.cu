@@ -104,10 +104,4 @@ CASE(column_sums) {
 
 }  // namespace
 
-int main(int count, char** names) {
-    for (int i = 1; i < count; i++) {
-        cases().at(names[i])();
-        std::printf("%s ok\n", names[i]);
-    }
-    EXPECT(simt::live_allocations().count == 0);
-}
+int main(int count, char** names) { run_cases(count, names); }

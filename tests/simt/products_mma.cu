@@ -1,9 +1,10 @@
 // Matrix products on matrix units by every tile, on shapes around the tile's edges, and their traffic: no bank conflicts,
-// and no more sectors than aligned operands need.
-#include "cuda/matmul.cu"
+// and no more sectors than aligned operands need. Part of the program "products".
 #include "cuda/matmul_mma.cu"
 
 #include "harness.h"
+
+using namespace tilefuse::cuda::products;
 
 namespace {
 
@@ -151,12 +152,3 @@ MULTIPLIER(stored_bfloat16, Stored<Bfloat16>)
 MULTIPLIER(stored_float16, Stored<Float16>)
 
 }  // namespace
-
-int main(int count, char** names) {
-    for (int i = 1; i < count; i++) {
-        cases().at(names[i])();
-        std::printf("%s ok\n", names[i]);
-        std::fflush(stdout);
-    }
-    EXPECT(simt::live_allocations().count == 0);
-}

@@ -49,8 +49,8 @@ def matmul(
     transpose_a, transpose_b : bool
         Whether to swap the last two axes first. Costs no copy.
     out : array of the dtype of `a`, [..., m, n], optional
-        Takes the result; may be of float32, where `a` has 16 bits. If its last axis is not contiguous, or if it overlaps an input, the product is
-        computed in memory of its own and copied.
+        Takes the result; may be of float32, where `a` has 16 bits. If its last axis is not contiguous, or if
+        it overlaps an input, the product is computed in memory of its own and copied.
     precision : str, optional
         How arrays of float32 are multiplied. "float32", the default, is as exact as multiply-adds in float32,
         by which "ieee" goes; it may use matrix units (AMX of the CPU, tensor cores), with operands split into
