@@ -1,6 +1,7 @@
 """Matrix products, square and in the shapes of small networks."""
 
 import pytest
+import tilefuse
 from _backends import Backend, shapes
 
 
@@ -28,3 +29,15 @@ def test_matmul_batched(backend: Backend, shape: tuple[int, int, int, int]) -> N
     batch, m, k, n = shape
     a, b = backend.normal(batch, m, k), backend.normal(batch, k, n)
     backend.time(lambda: backend.ops.matmul(a, b), flops=2 * batch * m * n * k)
+
+
+@shapes((1024, 1024, 1024), (4096, 4096, 4096))
+@pytest.mark.parametrize("precision", ["float32", "ieee", "split", "tf32", "bfloat16", "float16"])
+def test_matmul_precision(backend: Backend, shape: tuple[int, int, int], precision: str) -> None:
+    """On a GPU, beside CuPy's float32."""
+    if not tilefuse.get_device().startswith("cuda"):
+        pytest.skip("on CPUs: tilefuse bench matmul --precision")
+    m, k, n = shape
+    a, b = backend.normal(m, k), backend.normal(k, n)
+    options = {"precision": precision} if backend.ops is tilefuse.ops else {}
+    backend.time(lambda: backend.ops.matmul(a, b, **options), flops=2 * m * n * k)

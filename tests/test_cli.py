@@ -188,10 +188,20 @@ def test_bench_matmul(
     assert re.search(r"^16 x 16 x 16 nn +[0-9.]+ +numpy [0-9.]+ +[0-9.]+ x as fast$", out, re.MULTILINE)
     assert re.search(r"^5 x 3 x 7 tt ", out, re.MULTILINE)
     assert re.search(r"^square: [0-9.]+ x as fast as the fastest peer.* of 2 products$", out, re.MULTILINE)
-    report = json.loads((tmp_path / "new" / "matmul.json").read_text())
+    (path,) = (tmp_path / "new").glob(f"matmul-float32-threads*{'-cold' * cold}.json")
+    report = json.loads(path.read_text())
     assert report["cold"] is cold
     assert [product["m"] for product in report["products"]] == [16, 5]
-    assert (tmp_path / "new" / "matmul.png").read_bytes().startswith(PNG)
+    assert path.with_suffix(".png").read_bytes().startswith(PNG)
+
+
+def test_bench_of_bfloat16_needs_a_peer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = importlib.import_module("tilefuse._bench.matmul")
+    monkeypatch.setattr(bench, "torch_module", lambda: None)
+    assert cli.main(["bench", "matmul", "--precision", "bfloat16"]) == 2
+    assert "PyTorch's: pip install torch" in capsys.readouterr().err
 
 
 def test_version_of_the_module() -> None:

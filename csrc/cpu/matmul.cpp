@@ -94,7 +94,8 @@ private:
 
     // Packing a panel costs about as much as a strip that passes it, and packing a strip as much as a panel. It pays
     // when many do, unless all of B's block lies together in L1 anyway; strips only together with panels. Rows of A are
-    // nearly as good as strips, columns of A are not. (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed for
+    // nearly as good as strips, columns of A are not. (Zen 3, 128 x 128 x 128: 83 GFLOP/s with strips, 90 with rows; 192
+    // and 256 are the same either way.) (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed for
     // 32 rows, the same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) Rows of B that are a multiple of 2 KB apart
     // share a few sets of the cache, and few strips are enough. (1024 x 1024, 32 rows: 34 unpacked, 70 packed.) The last
     // panel is padded with zeros to whole vectors.
@@ -104,7 +105,8 @@ private:
         const bool rounds = args_.precision == TILEFUSE_PRECISION_BFLOAT16;
         const bool any_strides = (args_.a_col_stride != 1 && args_.a_row_stride != 1) || rounds;
         const auto far_apart = [](int64_t stride) { return stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0; };
-        pack_a_ = any_strides || (many_strips && panels_of_.count >= (far_apart(args_.a_col_stride) ? 2 : 8));
+        const int64_t few_panels = far_apart(args_.a_col_stride) ? 2 : args_.a_col_stride == 1 ? 12 : 8;
+        pack_a_ = any_strides || (many_strips && panels_of_.count >= few_panels);
         pack_all_ = pack_a_ || args_.b_col_stride != 1 || (many_strips && !lies_together) ||
                     (height > 4 * tile_rows_ && far_apart(args_.b_row_stride) && !lies_together);
         const bool padded = panel_at(panels_of_.count) > width_;

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import tilefuse
 
-from ._bench.matmul import SWEEPS, bench_matmul
+from ._bench.matmul import PRECISIONS, SWEEPS, bench_matmul
 from ._bench.quick import print_benchmarks
 from ._device import report
 from ._mnist_programs import PROGRAMS, EpochTimes
@@ -92,8 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--sweeps", default="square,programs", metavar="LIST", help=f"of matmul: some of {','.join(SWEEPS)}"
     )
+    bench.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"of matmul ({PRECISIONS[0]})"
+    )
     bench.add_argument("--cold", action="store_true", help="of matmul: with empty caches")
-    bench.add_argument("--output", metavar="DIR", help="of matmul: where matmul.json and matmul.png go")
+    bench.add_argument("--output", metavar="DIR", help="of matmul: where a .json and a .png go")
     bench.set_defaults(run=_bench)
 
     info = commands.add_parser(
@@ -188,7 +191,13 @@ def _bench(options: argparse.Namespace) -> None:
         print_benchmarks(options.seconds)
     else:
         sweeps = options.sweeps.split(",")
-        bench_matmul(sweeps, seconds=options.seconds, cold=options.cold, output=options.output)
+        bench_matmul(
+            sweeps,
+            precision=options.precision,
+            seconds=options.seconds,
+            cold=options.cold,
+            output=options.output,
+        )
 
 
 def _info() -> None:

@@ -8,6 +8,7 @@ with OPENBLAS_THREAD_TIMEOUT=20 in the environment.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -45,9 +46,9 @@ class Product(NamedTuple):
         return 2 * self.m * self.n * self.k
 
     @property
-    def bytes(self) -> int:
-        """What must move at the least, in float32: both operands in, the result out."""
-        return 4 * (self.m * self.k + self.k * self.n + self.m * self.n)
+    def elements(self) -> int:
+        """Of both operands and the result, which must all move."""
+        return self.m * self.k + self.k * self.n + self.m * self.n
 
     def __str__(self) -> str:
         layout = "".join("nt"[flag] for flag in (self.transpose_a, self.transpose_b))
@@ -81,6 +82,7 @@ def _random(count: int = 200, largest: int = 3000) -> Iterator[Product]:
         yield Product("random", m, n, k, *(bool(flag) for flag in rng.integers(0, 2, 2)))
 
 
+PRECISIONS = ("float32", "ieee", "bfloat16")
 SWEEPS: dict[str, Callable[[], Iterator[Product]]] = {
     "square": _squares,
     "programs": _programs,
@@ -91,6 +93,7 @@ SWEEPS: dict[str, Callable[[], Iterator[Product]]] = {
 def bench_matmul(
     sweeps: Sequence[str] = ("square", "programs"),
     *,
+    precision: str = "float32",
     seconds: float = 0.3,
     cold: bool = False,
     output: str | Path | None = None,
@@ -101,12 +104,14 @@ def bench_matmul(
     ----------
     sweeps : sequence of str
         Of square, programs and random.
+    precision : str
+        "float32" or "ieee", as `ops.matmul` takes them; "bfloat16": of arrays of bfloat16, beside PyTorch's.
     seconds : float
         How long each product takes at the least, for each library.
     cold : bool
         Whether to empty the caches before each call.
     output : path, optional
-        A folder for matmul.json and, with matplotlib, matmul.png: the roofline.
+        A folder for matmul-PRECISION-threadsN.json and, with matplotlib, such a .png: the roofline.
 
     Returns
     -------
@@ -116,8 +121,12 @@ def bench_matmul(
     unknown = [name for name in sweeps if name not in SWEEPS]
     if unknown:
         raise ValueError(f"unknown sweep {unknown[0]!r}; expected some of: {', '.join(SWEEPS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; expected one of: {', '.join(PRECISIONS)}")
     if not seconds > 0:
         raise ValueError(f"seconds must be more than 0, got {seconds}")
+    if precision == "bfloat16" and torch_module() is None:
+        raise ImportError("products of bfloat16 are timed beside PyTorch's: pip install torch")
     if current() != "cpu":
         raise ValueError(f"the sweeps of matmul are for device 'cpu', got {current()!r}: leave --device out")
     threads = get_num_threads()
@@ -125,38 +134,52 @@ def bench_matmul(
     products = [product for name in sweeps for product in SWEEPS[name]()]
     with _numpy_threads(threads):
         peak, bandwidth = measured_peak(), measured_bandwidth()
-        print(f"threads: {threads}, caches {'cold' if cold else 'warm'}")
+        print(f"{precision}, threads: {threads}, caches {'cold' if cold else 'warm'}")
         print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
         print(f"{'m x n x k, layouts':<28}{'GFLOP/s':>10}   {'peers':<30}{'tilefuse is':>18}")
         for product in tqdm(products, disable=None, leave=False):
-            times = (_cold_times if cold else interleaved)(_runs(product), seconds)
+            times = (_cold_times if cold else interleaved)(_runs(product, precision), seconds)
             results.append({**product._asdict(), "seconds": times, "ratio": _ratio(times)})
             tqdm.write(_line(product, times))
     for name in sweeps:
         _summarise(name, [result for result in results if result["sweep"] == name])
     if output is not None:
-        _write(Path(output), results, threads, peak, bandwidth, cold)
+        facts = {"precision": precision, "threads": threads, "cold": cold}
+        _write(Path(output), results, facts, peak, bandwidth)
     return results
 
 
-def _runs(product: Product) -> dict[str, Run]:
+def _runs(product: Product, precision: str) -> dict[str, Run]:
     rng = np.random.default_rng(0)
     shape_a = (product.k, product.m) if product.transpose_a else (product.m, product.k)
     shape_b = (product.n, product.k) if product.transpose_b else (product.k, product.n)
     a, b = rng.standard_normal(shape_a, np.float32), rng.standard_normal(shape_b, np.float32)
     out = np.empty((product.m, product.n), np.float32)
-    left, right = (a.T if product.transpose_a else a), (b.T if product.transpose_b else b)
-    runs: dict[str, Run] = {
-        TILEFUSE: partial(
-            ops.matmul, a, b, transpose_a=product.transpose_a, transpose_b=product.transpose_b, out=out
-        ),
-        "numpy": partial(np.matmul, left, right, out=np.empty_like(out)),
-    }
     torch = torch_module()
+    if precision == "bfloat16":
+        bfloat16 = importlib.import_module("ml_dtypes").bfloat16
+        a, b, out = (array.astype(bfloat16) for array in (a, b, out))
+
+    def product_of(matmul: Callable[..., object], **options: Any) -> Run:
+        flags = {"transpose_a": product.transpose_a, "transpose_b": product.transpose_b}
+        return partial(matmul, a, b, **flags, **options, out=out)
+
+    run = product_of(ops.matmul, **({} if precision == "bfloat16" else {"precision": precision}))
+    left, right = (a.T if product.transpose_a else a), (b.T if product.transpose_b else b)
+    runs: dict[str, Run] = {TILEFUSE: run}
+    if precision != "bfloat16":
+        runs["numpy"] = partial(np.matmul, left, right, out=np.empty_like(out))
     if torch is not None:
-        x, y, z = (torch.from_numpy(array) for array in (left, right, np.empty_like(out)))
+        x, y, z = (_tensor(torch, array) for array in (left, right, np.empty_like(out)))
         runs["torch"] = partial(torch.matmul, x, y, out=z)
     return runs
+
+
+def _tensor(torch: Any, array: np.ndarray) -> Any:
+    """Return a tensor in the memory of an array; of bfloat16, which PyTorch doesn't take from NumPy, too."""
+    if array.dtype == np.float32:
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
 def _cold_times(runs: dict[str, Run], seconds: float, rounds: int = 15) -> dict[str, float]:
@@ -239,12 +262,15 @@ def _summarise(name: str, results: list[dict[str, Any]]) -> None:
 
 
 def _write(
-    folder: Path, results: list[dict[str, Any]], threads: int, peak: float, bandwidth: float, cold: bool
+    folder: Path, results: list[dict[str, Any]], facts: dict[str, Any], peak: float, bandwidth: float
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"threads": threads, "cold": cold, "flops": peak, "bytes_per_second": bandwidth}
-    report = {"config": show_config("dicts"), **facts, "products": results}
-    path = folder / "matmul.json"
+    measured = {"flops": peak, "bytes_per_second": bandwidth}
+    report = {"config": show_config("dicts"), **facts, **measured, "products": results}
+    stem = "-".join(
+        ["matmul", facts["precision"], f"threads{facts['threads']}", *(["cold"] if facts["cold"] else [])]
+    )
+    path = folder / f"{stem}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"written: {path}")
     try:
@@ -252,12 +278,13 @@ def _write(
     except ImportError:
         print('no plot: pip install "tilefuse[plot]"')
         return
+    size = 2 if facts["precision"] == "bfloat16" else 4
     figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=120)
     roofline, sizes = figure.subplots(1, 2)
     colours = {TILEFUSE: "#2f6fb3", "numpy": "#e0a030", "torch": "#8a93a0"}
     for name in reversed(results[0]["seconds"]):
         points = [(Product(*(r[field] for field in Product._fields)), r["seconds"][name]) for r in results]
-        x = [p.operations / p.bytes for p, _ in points]
+        x = [p.operations / (p.elements * size) for p, _ in points]
         y = [p.operations / each / 1e9 for p, each in points]
         roofline.plot(x, y, ".", color=colours[name], label=name, alpha=0.7)
         squares = [(p.n, p.operations / each / 1e9) for p, each in points if p.sweep == "square"]
@@ -267,15 +294,15 @@ def _write(
     roof = np.minimum(peak, intensity * bandwidth) / 1e9
     roofline.loglog(intensity, roof, color="black", linewidth=1, label="memory, multiply-adds")
     roofline.set_xlabel("operations a byte that must move")
-    roofline.set_title(f"products of {len(results)} shapes, float32", fontsize=10)
+    roofline.set_title(f"products of {len(results)} shapes, {facts['precision']}", fontsize=10)
     sizes.axhline(peak / 1e9, color="black", linewidth=1)
     sizes.set_xscale("log", base=2)
     sizes.set_ylim(bottom=0)
     sizes.set_xlabel("n, of n x n x n")
-    sizes.set_title(f"threads: {threads}, caches {'cold' if cold else 'warm'}", fontsize=10)
+    sizes.set_title(f"threads: {facts['threads']}, caches {'cold' if facts['cold'] else 'warm'}", fontsize=10)
     for axes in (roofline, sizes):
         axes.set_ylabel("GFLOP/s")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.savefig(folder / "matmul.png")
-    print(f"written: {folder / 'matmul.png'}")
+    figure.savefig(path.with_suffix(".png"))
+    print(f"written: {path.with_suffix('.png')}")
