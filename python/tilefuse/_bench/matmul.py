@@ -138,7 +138,8 @@ def bench_matmul(
         print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
         print(f"{'m x n x k, layouts':<28}{'GFLOP/s':>10}   {'peers':<30}{'tilefuse is':>18}")
         for product in tqdm(products, disable=None, leave=False):
-            times = (_cold_times if cold else interleaved)(_runs(product, precision), seconds)
+            runs = _runs(product, precision)
+            times = _cold_times(runs) if cold else interleaved(runs, seconds, rounds=15)
             results.append({**product._asdict(), "seconds": times, "ratio": _ratio(times)})
             tqdm.write(_line(product, times))
     for name in sweeps:
@@ -164,7 +165,7 @@ def _runs(product: Product, precision: str) -> dict[str, Run]:
         flags = {"transpose_a": product.transpose_a, "transpose_b": product.transpose_b}
         return partial(matmul, a, b, **flags, **options, out=out)
 
-    run = product_of(ops.matmul, **({} if precision == "bfloat16" else {"precision": precision}))
+    run = product_of(ops.matmul, **({"precision": precision} if precision == "ieee" else {}))
     left, right = (a.T if product.transpose_a else a), (b.T if product.transpose_b else b)
     runs: dict[str, Run] = {TILEFUSE: run}
     if precision != "bfloat16":
@@ -182,7 +183,7 @@ def _tensor(torch: Any, array: np.ndarray) -> Any:
     return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
-def _cold_times(runs: dict[str, Run], seconds: float, rounds: int = 15) -> dict[str, float]:
+def _cold_times(runs: dict[str, Run], rounds: int = 15) -> dict[str, float]:
     """Return the median time of single calls, each after a pass over more memory than the caches hold."""
     wall = np.zeros(max(32 << 20, 3 * _largest_cache()) // 8)
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -19,8 +19,11 @@ def settle(last: str) -> None:
     """Wait until the threads of the library that ran last have fallen asleep; they spin first.
 
     OpenMP's do for up to 20 ms. OpenBLAS's do for 100 to 200 ms, in which others' threads may stand still for
-    15 ms; with the environment variable OPENBLAS_THREAD_TIMEOUT=20, of a millisecond.
+    15 ms; with the environment variable OPENBLAS_THREAD_TIMEOUT=20, of a millisecond. One thread waits for
+    nobody.
     """
+    if get_num_threads() == 1:
+        return
     slow = last == "numpy" and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
     time.sleep(0.25 if slow else 0.03)
 
