@@ -469,6 +469,15 @@ def test_precision_of_a_model(device: str, precision: str) -> None:
     np.testing.assert_allclose(w - model.get_weights()[0], 0.5 * change, rtol=1e-3, atol=3e-6)
 
 
+def test_precision_that_a_device_does_not_have(device: str) -> None:
+    model = tilefuse.Sequential([tilefuse.Input((4,)), layers.Dense(5)])
+    model.precision = "double"
+    with pytest.raises(ValueError, match=f"which device '{device}.* does not have. Set .* 'float32'"):
+        model.predict(np.ones((2, 4), np.float32))
+    model.precision = "float64"  # of weights that were made in float32
+    assert model.predict(np.ones((2, 4), np.float32)).dtype == np.float32
+
+
 def test_float64_model() -> None:
     tilefuse.set_precision("float64")
     try:

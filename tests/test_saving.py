@@ -213,6 +213,24 @@ def test_no_overwrite(tmp_path: Path) -> None:
         model.save(path, overwrite=False)
 
 
+def test_precision_is_kept(tmp_path: Path) -> None:
+    tilefuse.set_precision("bfloat16")
+    try:
+        model = classifier()
+    finally:
+        tilefuse.set_precision("float32")
+    x = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
+    model.save(tmp_path / "m.safetensors")
+    again = tilefuse.load_model(tmp_path / "m.safetensors")
+    assert again.precision == "bfloat16"
+    expected = model.predict(x)
+    np.testing.assert_array_equal(again.predict(x), expected)
+    again.precision = "ieee"
+    assert (again.predict(x) != expected).any()
+    old = {name: value for name, value in model.get_config().items() if name != "precision"}
+    assert tilefuse.Sequential.from_config(old).precision == "float32"
+
+
 def test_from_config_makes_an_equal_model_with_new_weights() -> None:
     model = classifier(dropout=0.1)
     again = tilefuse.Sequential.from_config(model.get_config())

@@ -11,7 +11,7 @@ import numpy as np
 from . import _device
 from ._progress import Progress
 from ._results import Results
-from ._runtime import get_precision, next_seed
+from ._runtime import get_precision, next_seed, precisions
 from ._stack import Stack
 from .callbacks import CallbackList
 from .layers.base import Shape
@@ -61,7 +61,8 @@ class Engine(Stack):
         The order of the samples follows from it and the number of epochs trained.
     epochs_trained : int
     precision : str
-        How its matrix products are made, as `set_precision` said when the model was made.
+        How the matrix products of its compiled steps are made, as `set_precision` said when the model was
+        made. May be changed at any time, and is saved with the model.
     stop_training : bool
         Set to True by a callback to end the training.
     """
@@ -134,7 +135,7 @@ class Engine(Stack):
 
     def _program(self, batch: int) -> _core.Program:
         """Return the Program for a batch size, made on first use; it follows `trainable` and `compile`."""
-        key = (batch, self.device, *(layer.trainable for layer in self.layers))
+        key = (batch, self.device, self.precision, *(layer.trainable for layer in self.layers))
         if key not in self._programs:
             while len(self._programs) >= _KEPT_PROGRAMS:
                 self._programs.pop(next(iter(self._programs)))
@@ -143,6 +144,13 @@ class Engine(Stack):
 
     def _make_program(self, batch: int) -> _core.Program:
         assert self.input_shape is not None
+        available = precisions(self.device)
+        if self.precision not in available:
+            raise ValueError(
+                f"This model's precision is {self.precision!r}, which device {self.device!r} does not have. "
+                f"Set model.precision to one of: {', '.join(map(repr, available))}."
+            )
+        several = self.dtype == np.float32 and self.precision != "float64"
         slots = self.optimizer.slots if self.compiled else lambda variable: []
         with _device.using(self.device) as native:
             program: _core.Program = native.Program(
@@ -152,7 +160,7 @@ class Engine(Stack):
                 self.loss.lower() if self.compiled else None,
                 self.optimizer.lower() if self.compiled else None,
                 str(self.dtype),
-                precision=self.precision if self.dtype == np.float32 else "float32",
+                precision=self.precision if several else "float32",
             )
         return program
 

@@ -15,13 +15,9 @@ from . import _device
 from ._config import suggestion
 from ._device import DeviceError as DeviceError
 
-_PRECISIONS: dict[str, Any] = {
-    "float32": np.float32,
-    "ieee": np.float32,
-    "bfloat16": np.float32,
-    "float64": np.float64,
-}
-_ON_CUDA: dict[str, Any] = {"split": np.float32, "tf32": np.float32, "float16": np.float32}
+# The names of precisions; of all but "float64", arrays are of float32.
+_PRECISIONS = ("float32", "ieee", "bfloat16", "float64")
+PRECISIONS_ON_CUDA = ("split", "tf32", "float16")
 
 
 class _Settings:
@@ -161,10 +157,14 @@ def set_precision(precision: str) -> None:
     dtype('float64')
     >>> tilefuse.set_precision("float32")
     """
-    available = _PRECISIONS if _device.current() == "cpu" else _PRECISIONS | _ON_CUDA
+    available = precisions(_device.current())
     if precision not in available:
-        why = ": it exists on CUDA devices only, call set_device first" if precision in _ON_CUDA else ""
-        names = ", ".join(repr(name) for name in available)
+        why = (
+            ": it exists on CUDA devices only, call set_device first"
+            if precision in PRECISIONS_ON_CUDA
+            else ""
+        )
+        names = ", ".join(map(repr, available))
         raise ValueError(f"Precision {precision!r} is not available here{why}. Available: {names}.")
     _Settings.precision = precision
 
@@ -183,7 +183,12 @@ def get_precision() -> str:
 
 def default_dtype() -> np.dtype[Any]:
     """Return the dtype of arrays under the current precision."""
-    return np.dtype((_PRECISIONS | _ON_CUDA)[_Settings.precision])
+    return np.dtype("float64" if _Settings.precision == "float64" else "float32")
+
+
+def precisions(device: str) -> tuple[str, ...]:
+    """Return the names of the precisions that a device has."""
+    return _PRECISIONS if device == "cpu" else _PRECISIONS + PRECISIONS_ON_CUDA
 
 
 def seed(n: int) -> None:

@@ -90,12 +90,13 @@ class Sequential(Trainer):
             {"class_name": type(layer).__name__, "config": layer.get_config()} for layer in self._layers
         ]
         shape = None if self._input_shape is None else list(self._input_shape[1:])
-        return {"name": self.name, "input_shape": shape, "layers": layers}
+        return {"name": self.name, "input_shape": shape, "precision": self.precision, "layers": layers}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Return a new model, with new weights, made from `get_config`'s dict."""
         model = cls(name=config["name"])
+        model.precision = config.get("precision", model.precision)
         if config["input_shape"] is not None:
             model.add(Input(config["input_shape"]))
         for layer in config["layers"]:

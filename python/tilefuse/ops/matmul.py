@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tilefuse._device import current, native
+from tilefuse._runtime import PRECISIONS_ON_CUDA, precisions
 
 from ._activation import named
 from ._arrays import Array, empty, floats, packed, view, whole, writeable_view
 
 __all__ = ["matmul"]
 
-_PRECISIONS = ("float32", "ieee", "bfloat16")
-_ON_CUDA = ("split", "tf32", "float16")  # on "cuda" and "simt" alone
 _STORED = ("bfloat16", "float16")  # dtypes in which float32 numbers may lie in memory
 
 
@@ -186,12 +185,10 @@ def _precision(name: str | None, dtype: np.dtype[Any]) -> str:
     """What the kernel is to be told; only float32 has several."""
     if name is None or name == dtype.name:
         return "float32"
-    if name in (*_PRECISIONS, *_ON_CUDA, "float64") and dtype != np.float32:
+    known = precisions(current())
+    if name not in known:
+        problem = f"not available on {current()!r}" if name in PRECISIONS_ON_CUDA else "unknown"
+        raise ValueError(f"precision {name!r} is {problem}; expected None, {', '.join(map(repr, known))}")
+    if name == "float64" or dtype != np.float32:
         raise ValueError(f"precision is {name!r} and the arrays are of {dtype}; convert the arrays")
-    known = _PRECISIONS if current() == "cpu" else (*_PRECISIONS, *_ON_CUDA)
-    if name in known:
-        return name
-    expected = f"expected None, {', '.join(map(repr, known))}"
-    if name in _ON_CUDA:
-        raise ValueError(f"precision {name!r} is not available on {current()!r}; {expected}")
-    raise ValueError(f"unknown precision {name!r}; {expected}")
+    return name
