@@ -10,7 +10,7 @@ from typing import Any
 
 
 def processor() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, as Linux tells it. (As tilefuse does, which may not be installed here.)"""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

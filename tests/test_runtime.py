@@ -83,7 +83,7 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert config["instruction set"] in config["available instruction sets"]
     assert tilefuse.show_config() is None
     text = capsys.readouterr().out
-    for name in ("tilefuse", "numpy", "threads", "precision", "build"):
+    for name in ("tilefuse", "numpy", "processor", "threads", "precision", "build"):
         assert name in text
     with pytest.raises(ValueError, match="'stdout' or 'dicts'"):
         tilefuse.show_config("json")

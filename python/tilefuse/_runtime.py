@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import platform
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -229,8 +231,17 @@ def generator(key: int, counter: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, counter]))
 
 
+def processor() -> str:
+    """Return the processor's name, as Linux tells it; "unknown" where it does not."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return "unknown"
+
+
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
-    """Print what tilefuse runs on: version, instruction set, threads, device, precision, build.
+    """Print what tilefuse runs on: version, processor, instruction set, threads, device, precision, build.
 
     Parameters
     ----------
@@ -256,6 +267,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "platform": platform.platform(),
+        "processor": processor(),
         "device": get_device(),
         "precision": get_precision(),
         "threads": get_num_threads(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import json
 import math
 import os
@@ -145,7 +146,7 @@ def bench_matmul(
     for name in sweeps:
         _summarise(name, [result for result in results if result["sweep"] == name])
     if output is not None:
-        facts = {"precision": precision, "threads": threads, "cold": cold}
+        facts = {"precision": precision, "threads": threads, "cold": cold, "torch": _version("torch")}
         _write(Path(output), results, facts, peak, bandwidth)
     return results
 
@@ -260,6 +261,12 @@ def _summarise(name: str, results: list[dict[str, Any]]) -> None:
     slower = sum(ratio < 0.9 for ratio in ratios)
     print(f"{name}: {mean:.2f} x as fast as the fastest peer, the geometric mean of {len(ratios)} products")
     print(f"{'':<{len(name)}}  at least {min(ratios):.2f}; {slower} are below 0.9")
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
 
 
 def _write(
