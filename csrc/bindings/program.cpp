@@ -7,6 +7,7 @@
 
 #include "bindings/activation.h"
 #include "bindings/arrays.h"
+#include "bindings/conv.h"
 #include "bindings/optimizer.h"
 #include "bindings/precision.h"
 
@@ -48,8 +49,7 @@ public:
             slots = slot_count(spec.optimizer->rule);
             if (!spec.loss) throw py::value_error("an optimizer without a loss: pass a loss");
         }
-        Shape shape = spec.input_shape;
-        for (const py::handle& item : layers) spec.layers.push_back(layer_of(item.cast<py::dict>(), spec.dtype, shape, slots));
+        for (const py::handle& item : layers) spec.layers.push_back(layer_of(item.cast<py::dict>(), spec, slots));
         program_ = std::make_unique<program::Program>(std::move(spec), batch);
     }
 
@@ -188,31 +188,31 @@ private:
         return activation;
     }
 
-    // `shape` goes in as the layer's input shape and comes out as its output shape.
-    program::Layer layer_of(const py::dict& d, tilefuse_dtype dtype, Shape& shape, int slots) {
+    // The layer after those that `spec` has; "sources" are the numbers of the layers that it takes, -1 the network's input.
+    program::Layer layer_of(const py::dict& d, const program::Spec& spec, int slots) {
         program::Layer layer;
         const std::string kind = d["kind"].cast<std::string>();
         layer.name = get<std::string>(d, "name", kind);
+        const int before = static_cast<int>(spec.layers.size()) - 1;
+        layer.sources = get<std::vector<int>>(d, "sources", {before});
+        for (const int source : layer.sources) {
+            if (source < program::network_input || source > before) {
+                throw py::value_error("layer '" + layer.name + "' takes layer " + std::to_string(source) + "; expected -1 to " +
+                                      std::to_string(before));
+            }
+        }
+        if (layer.sources.size() != 1) throw py::value_error("layer '" + layer.name + "' takes one layer's output");
+        const int source = layer.sources.front();
+        const Shape& input = source == program::network_input ? spec.input_shape : spec.layers[static_cast<size_t>(source)].shape;
+        layer.shape = input;
         if (kind == "dense") {
-            py::array kernel = d["kernel"].cast<py::array>();
-            if (kernel.ndim() != 2 || kernel.shape(0) != shape.back()) {
-                throw py::value_error("layer '" + layer.name + "': kernel has shape " + shape_text(shape_of(kernel)) + "; expected (" +
-                                      std::to_string(shape.back()) + ", units), as its input has shape " + shape_text({shape.begin(), shape.end()}));
-            }
-            layer.activation = activation_of(d);
-            layer.inputs = kernel.shape(0);
-            layer.units = kernel.shape(1);
-            layer.trainable = get(d, "trainable", true);
-            const int used = layer.trainable ? slots : 0;
-            layer.kernel = variable(d, "kernel", "kernel_slots", dtype, layer.inputs * layer.units, used, layer.name);
-            layer.kernel.l1 = get(d, "l1", 0.0);
-            layer.kernel.l2 = get(d, "l2", 0.0);
-            if (d.contains("bias") && !d["bias"].is_none()) {
-                layer.bias = variable(d, "bias", "bias_slots", dtype, layer.units, used, layer.name);
-                layer.bias.l1 = get(d, "bias_l1", 0.0);
-                layer.bias.l2 = get(d, "bias_l2", 0.0);
-            }
-            shape.back() = layer.units;
+            dense_from(d, input, layer, spec.dtype, slots);
+        } else if (kind == "conv2d") {
+            conv_from(d, input, layer, spec.dtype, slots);
+        } else if (kind == "max_pool2d") {
+            layer.kind = program::Layer::max_pool;
+            layer.window = window_from(d, input, get<std::vector<int64_t>>(d, "window", {}), layer.name);
+            layer.shape = {layer.window.out_h, layer.window.out_w, layer.window.f};
         } else if (kind == "activation") {
             layer.kind = program::Layer::activate;
             layer.activation = activation_of(d);
@@ -226,15 +226,59 @@ private:
         } else if (kind == "reshape") {
             layer.kind = program::Layer::reshape;
             layer.shape = d["shape"].cast<Shape>();
-            if (layer.shape.empty() || program::size_of(layer.shape) != program::size_of(shape)) {
-                throw py::value_error("layer '" + layer.name + "': cannot reshape " + shape_text({shape.begin(), shape.end()}) + " to " +
+            if (layer.shape.empty() || program::size_of(layer.shape) != program::size_of(input)) {
+                throw py::value_error("layer '" + layer.name + "': cannot reshape " + shape_text({input.begin(), input.end()}) + " to " +
                                       shape_text({layer.shape.begin(), layer.shape.end()}) + ": the number of elements differs");
             }
-            shape = layer.shape;
         } else {
-            throw py::value_error("unknown layer kind '" + kind + "'; expected dense, activation, dropout or reshape");
+            throw py::value_error("unknown layer kind '" + kind + "'; expected dense, conv2d, max_pool2d, activation, dropout or reshape");
         }
         return layer;
+    }
+
+    void dense_from(const py::dict& d, const Shape& input, program::Layer& layer, tilefuse_dtype dtype, int slots) {
+        const py::array kernel = d["kernel"].cast<py::array>();
+        if (kernel.ndim() != 2 || kernel.shape(0) != input.back()) {
+            throw py::value_error("layer '" + layer.name + "': kernel has shape " + shape_text(shape_of(kernel)) + "; expected (" +
+                                  std::to_string(input.back()) + ", units), as its input has shape " + shape_text({input.begin(), input.end()}));
+        }
+        layer.inputs = kernel.shape(0);
+        layer.shape.back() = kernel.shape(1);
+        weights_from(d, layer, dtype, slots);
+    }
+
+    void conv_from(const py::dict& d, const Shape& input, program::Layer& layer, tilefuse_dtype dtype, int slots) {
+        const py::array kernel = d["kernel"].cast<py::array>();
+        layer.kind = program::Layer::conv;
+        layer.window = window_from(d, input, {kernel.shape(), kernel.shape() + kernel.ndim()}, layer.name);
+        layer.shape = {layer.window.out_h, layer.window.out_w, layer.window.f};
+        weights_from(d, layer, dtype, slots);
+    }
+
+    // Activation, kernel and bias, and whether they are trained. The last axis of the output has one bias each.
+    void weights_from(const py::dict& d, program::Layer& layer, tilefuse_dtype dtype, int slots) {
+        layer.activation = activation_of(d);
+        layer.trainable = get(d, "trainable", true);
+        const int used = layer.trainable ? slots : 0;
+        layer.kernel = variable(d, "kernel", "kernel_slots", dtype, d["kernel"].cast<py::array>().size(), used, layer.name);
+        layer.kernel.l1 = get(d, "l1", 0.0);
+        layer.kernel.l2 = get(d, "l2", 0.0);
+        if (!d.contains("bias") || d["bias"].is_none()) return;
+        layer.bias = variable(d, "bias", "bias_slots", dtype, layer.shape.back(), used, layer.name);
+        layer.bias.l1 = get(d, "bias_l1", 0.0);
+        layer.bias.l2 = get(d, "bias_l2", 0.0);
+    }
+
+    // What slides over images [h, w, c]: `kernel` is [h, w, c / groups, f] of a convolution, [h, w] of a pooling.
+    static tilefuse_conv2d_shape window_from(const py::dict& d, const Shape& input, const std::vector<int64_t>& kernel, const std::string& name) {
+        const bool pools = kernel.size() == 2;
+        if (input.size() != 3) {
+            throw py::value_error("layer '" + name + "' takes images [h, w, c]; its input has shape " + shape_text({input.begin(), input.end()}));
+        }
+        const std::vector<int64_t> whole = pools ? std::vector<int64_t>{kernel[0], kernel[1], 1, input[2]} : kernel;
+        Geometry geometry = d["geometry"].cast<Geometry>();
+        if (pools) geometry.back() = input[2];  // each channel by itself
+        return shape_from({1, input[0], input[1], input[2]}, whole, geometry, name.c_str());
     }
 
     program::Variable variable(const py::dict& d, const char* key, const char* slots_key, tilefuse_dtype dtype, int64_t size,

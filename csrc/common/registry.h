@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tilefuse/activation.h"
+#include "tilefuse/conv.h"
 #include "tilefuse/data.h"
 #include "tilefuse/dropout.h"
 #include "tilefuse/loss.h"
@@ -11,20 +12,23 @@
 #include "tilefuse/softmax.h"
 
 // `name` has arguments tilefuse_<name>_args, declared in include/tilefuse/<family>.h.
-#define TILEFUSE_KERNELS(kernel) \
-    kernel(matmul)               \
-    kernel(column_sum)           \
-    kernel(activation)           \
-    kernel(activation_backward)  \
-    kernel(softmax)              \
-    kernel(softmax_backward)     \
-    kernel(loss)                 \
-    kernel(dropout_mask)         \
-    kernel(dropout)              \
-    kernel(optimizer)            \
-    kernel(clip_norm)            \
-    kernel(penalty)              \
-    kernel(gather)               \
+#define TILEFUSE_KERNELS(kernel)      \
+    kernel(matmul)                    \
+    kernel(column_sum)                \
+    kernel(conv2d)                    \
+    kernel(conv2d_backward_data)      \
+    kernel(conv2d_backward_weights)   \
+    kernel(activation)                \
+    kernel(activation_backward)       \
+    kernel(softmax)                   \
+    kernel(softmax_backward)          \
+    kernel(loss)                      \
+    kernel(dropout_mask)              \
+    kernel(dropout)                   \
+    kernel(optimizer)                 \
+    kernel(clip_norm)                 \
+    kernel(penalty)                   \
+    kernel(gather)                    \
     kernel(total)
 
 // Those that CUDA devices have, and the CPU has not.

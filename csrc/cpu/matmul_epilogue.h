@@ -4,6 +4,7 @@
 #include "common/activation.h"
 #include "cpu/optimizer.h"
 #include "cpu/simd.h"
+#include "cpu/team.h"
 #include "tilefuse/matmul.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
@@ -42,11 +43,21 @@ template <class T> inline Vec<T> full_mask_vector(const uint8_t* mask) {
     return __builtin_convertvector(bytes, Vec<T>);
 }
 
+// The first n lanes of whole numbers from 0 to 255, as bytes.
+template <class T> inline void store_bytes(uint8_t* bytes, Vec<T> numbers, int n) {
+    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
+    const Bytes all = __builtin_convertvector(numbers, Bytes);
+    std::memcpy(bytes, &all, static_cast<size_t>(n));
+}
+
 // Applies the epilogue to the rectangle of `rows` x `columns` sums at `c`, whose corner is (row, column) of C.
 template <class T> class Epilogue {
 public:
-    explicit Epilogue(const tilefuse_matmul_args& args)
-        : e_(args.epilogue), n_(args.n), c_stride_(args.c_row_stride),
+    explicit Epilogue(const tilefuse_matmul_args& args) : Epilogue(args.epilogue, args.n, args.c_row_stride) {}
+
+    // Of C with n columns, its rows c_stride apart.
+    Epilogue(const tilefuse_epilogue& epilogue, int64_t n, int64_t c_stride)
+        : e_(epilogue), n_(n), c_stride_(c_stride),
           stores_(e_.bias || e_.activation != TILEFUSE_LINEAR || e_.preactivation || e_.mask || e_.derivative_at),
           update_(e_.rule ? *e_.rule : tilefuse_optimizer{}, e_.parameter) {}
 

@@ -69,6 +69,25 @@ private:
 // machine uses the core's other half (102 and 101 alone); from rows 82 instead of 70. Eight are slower: 76.
 constexpr int steps_of_turn = 4;
 
+// Writes a tile's sums to C, or adds them: row i begins at c + row_at(i), and its last vector has `tail` lanes.
+template <class T, int Rows, int Vectors, class RowAt>
+[[gnu::always_inline]] inline void write_tile(Vec<T> (&sums)[Rows][Vectors], T* first, const RowAt& row_at, bool accumulate, int tail) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+        T* c = first + row_at(i);
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v, c += lanes<T>) {
+            const bool whole = v + 1 < Vectors || tail == lanes<T>;
+            if (accumulate) sums[i][v] += whole ? load(c) : load(c, tail);
+            if (whole) {
+                store(c, sums[i][v]);
+            } else {
+                store(c, sums[i][v], tail);
+            }
+        }
+    }
+}
+
 template <class T, From from, int Rows, int Vectors> void tile(const TileArgs<T>& t) {
     Vec<T> sums[Rows][Vectors];
 #pragma GCC unroll 16
@@ -115,20 +134,7 @@ template <class T, From from, int Rows, int Vectors> void tile(const TileArgs<T>
         step(0);
         advance(1);
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-        T* c = t.c + i * t.c_stride;
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v, c += lanes<T>) {
-            const bool whole = v + 1 < Vectors || t.tail == lanes<T>;
-            if (t.accumulate) sums[i][v] += whole ? load(c) : load(c, t.tail);
-            if (whole) {
-                store(c, sums[i][v]);
-            } else {
-                store(c, sums[i][v], t.tail);
-            }
-        }
-    }
+    write_tile<T, Rows, Vectors>(sums, t.c, [&](int i) { return i * t.c_stride; }, t.accumulate, t.tail);
 }
 
 template <class T> using TileFunction = void (*)(const TileArgs<T>&);

@@ -16,19 +16,38 @@ tilefuse_parameter parameter_of(const Variable& variable) {
 
 }  // namespace
 
-// Gives nodes_[i - 1] the gradient at its output from the one at nodes_[i]'s.
-void Lowering::backward(size_t i) {
-    Node& node = nodes_[i];
+// Gives the node below the gradient at its output from the one at this node's.
+void Lowering::backward(Node& node) {
     to_input_of_activation(node);
-    if (i == lowest_trained_) {
-        late_totals_();  // the first stages that need every member's rows: beside the updates
-        return;
+    if (node.source == network_input) return;
+    Node& below = nodes_[static_cast<size_t>(node.source)];
+    if (!below.learns) return;
+    switch (node.kind) {
+        case Layer::dense: return backward_dense(node, below);
+        case Layer::conv: return backward_conv(node, below);
+        default: below.dy = node.dy;
     }
-    Node& below = nodes_[i - 1];
-    if (node.kind != Node::dense) {
-        below.dy = node.dy;
-        return;
+}
+
+// What lies below ends elementwise (or there is a softmax): its derivative joins the epilogue of the stage that gives its dy.
+void Lowering::differentiate(tilefuse_epilogue& epilogue, Node& below, int64_t share) {
+    if (below.activation.kind != Activation::elementwise) return;
+    std::string& text = plan_.stages.back().text;
+    if (below.drop != nullptr) {
+        epilogue.mask_scale = below.mask_scale();
+        reads(epilogue.mask, below.mask, share);
+        text += ", dropout";
     }
+    if (!below.activation.linear()) {
+        epilogue.derivative = below.activation.function;
+        epilogue.derivative_alpha = below.activation.alpha;
+        reads(epilogue.derivative_at, derivative_at(below), share);
+        text += ", " + below.activation.name + "'";
+    }
+    below.differentiated = true;
+}
+
+void Lowering::backward_dense(Node& node, Node& below) {
     const Layer& layer = *node.layer;
     tilefuse_matmul_args args = {};
     args.dtype = spec_.dtype;
@@ -45,28 +64,31 @@ void Lowering::backward(size_t i) {
     args.b_col_stride = node.cols;
     args.c_row_stride = node.inputs;
     auto& a = stage(layer.name + ": dx = dy w'", args);
-    below.dy = floats("gradient of " + below.layer->name, node.rows * node.inputs);
+    below.dy = floats("gradient of " + below.layer->name, below.size());
     reads(a.a, node.dy, share);
     writes(a.c, below.dy, share);
     touches_kernel(layer, false);
-    std::string& text = plan_.stages.back().text;
-    // What lies below is elementwise (or a dense layer, which ends so): its derivative joins this epilogue.
-    const bool same_view = below.cols == node.inputs;
-    if (same_view && below.activation.kind == Activation::elementwise) {
-        if (below.drop != nullptr) {
-            a.epilogue.mask_scale = below.mask_scale();
-            reads(a.epilogue.mask, below.mask, share);
-            text += ", dropout";
-        }
-        if (!below.activation.linear()) {
-            a.epilogue.derivative = below.activation.function;
-            a.epilogue.derivative_alpha = below.activation.alpha;
-            reads(a.epilogue.derivative_at, derivative_at(below), share);
-            text += ", " + below.activation.name + "'";
-        }
-        below.differentiated = true;
-    }
-    text += " -> " + shape_text(node.rows, node.inputs);
+    differentiate(a.epilogue, below, share);
+    plan_.stages.back().text += " -> " + shape_text(node.rows, node.inputs);
+}
+
+void Lowering::backward_conv(Node& node, Node& below) {
+    const Layer& layer = *node.layer;
+    tilefuse_conv2d_backward_data_args args = {};
+    args.dtype = spec_.dtype;
+    args.precision = spec_.precision;
+    args.shape = window_of(node, plan_.batch);
+    args.w = layer.kernel.data;
+    args.pool = pool_of(node);
+    auto& a = stage(layer.name + ": dx from dy", args);
+    below.dy = floats("gradient of " + below.layer->name, below.size());
+    reads(a.dy, node.dy, anywhere);
+    writes(a.dx, below.dy, anywhere);
+    if (node.pool) reads(a.argmax, node.argmax, anywhere);
+    touches_kernel(layer, false);
+    touches(team_memory_, true);
+    differentiate(a.epilogue, below, anywhere);
+    plan_.stages.back().text += " -> " + shape_text(below.rows, below.cols);
 }
 
 // Makes node.dy the gradient at the input of the node's activation (and before its dropout).
@@ -115,7 +137,35 @@ bool Lowering::fused_updates() const {
 }
 
 void Lowering::update(const Node& node) {
-    if (node.kind != Node::dense || !node.layer->trainable) return;
+    if (!node.trained()) return;
+    node.kind == Layer::conv ? update_conv(node) : update_dense(node);
+}
+
+void Lowering::update_conv(const Node& node) {
+    const Layer& layer = *node.layer;
+    tilefuse_conv2d_backward_weights_args args = {};
+    args.dtype = spec_.dtype;
+    args.precision = spec_.precision;
+    args.shape = window_of(node, plan_.batch);
+    args.pool = pool_of(node);
+    auto& w = stage(layer.name + ": dw" + (layer.bias.data ? " and db" : "") + " from x and dy" + (fused_updates() ? ", update" : ""), args);
+    reads(w.x, node.x, anywhere);
+    reads(w.dy, node.dy, anywhere);
+    if (node.pool) reads(w.argmax, node.argmax, anywhere);
+    touches(team_memory_, true);
+    if (fused_updates()) {
+        w.rule = &state_->rule;
+        w.kernel = parameter_of(layer.kernel);
+        w.bias = parameter_of(layer.bias);
+        touches_kernel(layer, true);
+        touches_bias(layer, true);
+    } else {
+        writes(w.dw, gradient(layer.kernel, "dw of " + layer.name), anywhere);
+        if (layer.bias.data) writes(w.db, gradient(layer.bias, "db of " + layer.name), anywhere);
+    }
+}
+
+void Lowering::update_dense(const Node& node) {
     const Layer& layer = *node.layer;
     const bool fused = fused_updates();
     const std::string with = fused ? ", update" : "";
@@ -208,7 +258,7 @@ void Lowering::clip_and_update() {
 void Lowering::add_penalty() {
     if (plan_.mode == Mode::predict) return;
     size_t variables = 0;
-    for (const Layer& layer : spec_.layers) variables += layer.kind == Layer::dense ? 2 : 0;
+    for (const Layer& layer : spec_.layers) variables += layer.kernel.data ? 2 : 0;
     plan_.parameters.reserve(2 * variables);  // stages keep pointers into it
     for (const Layer& layer : spec_.layers)
         for (const Variable* v : {&layer.kernel, &layer.bias})
@@ -221,7 +271,7 @@ void Lowering::add_penalty() {
     args.value = &state_->penalty;
     stage("penalty on the weights", args);
     for (const Layer& layer : spec_.layers) {
-        touches_kernel(layer, false);
+        if (layer.kernel.data) touches_kernel(layer, false);
         touches_bias(layer, false);
     }
     touches(team_memory_, true);

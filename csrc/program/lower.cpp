@@ -1,9 +1,11 @@
 // From layers to fused stages.
 //
-// Forward: bias, activation and dropout go into the matmul's epilogue; a last softmax or sigmoid goes into the loss.
+// Forward: bias, activation and dropout go into the matmul's or the convolution's epilogue, so does the max-pooling that
+// follows; a last softmax or sigmoid goes into the loss.
 // Backward: the loss gives its gradient in the same pass; the derivative of the layer below goes into the epilogue of
-// the matmul that gives dx; the optimizer goes into the epilogue of the one that gives dw, after all dx have used the
-// old weights. No dx below the lowest layer that learns.
+// the matmul that gives dx; the optimizer goes into the epilogue of the one that gives dw, after dx has used the old
+// weights. No dx below the lowest layer that learns.
+#include <algorithm>
 #include <stdexcept>
 
 #include "program/lowering.h"
@@ -14,6 +16,21 @@ namespace {
 // Whether f'(x) can be told from a positive multiple of f(x): then dropout may scale y in place.
 bool derivative_needs_sign_only(tilefuse_activation f) {
     return f == TILEFUSE_LINEAR || f == TILEFUSE_RELU || f == TILEFUSE_LEAKY_RELU;
+}
+
+bool needs_input(tilefuse_activation f) { return f >= TILEFUSE_SILU && f < TILEFUSE_ACTIVATION_COUNT; }
+
+// Whether x <= y makes f(x) <= f(y): then it may change places with a maximum.
+bool never_falls(const Activation& activation) {
+    return activation.kind == Activation::elementwise && !needs_input(activation.function) && activation.alpha >= 0;
+}
+
+// Whether the windows lie side by side, all inside what the convolution gives, and are few enough for a byte.
+bool pools_side_by_side(const Layer& pool, const Layer& conv) {
+    const tilefuse_conv2d_shape &p = pool.window, &c = conv.window;
+    return p.h == c.out_h && p.w == c.out_w && p.c == c.f && p.kernel_h == p.stride_h && p.kernel_w == p.stride_w &&
+           p.pad_top == 0 && p.pad_left == 0 && p.out_h == p.h / p.kernel_h && p.out_w == p.w / p.kernel_w &&
+           p.kernel_h * p.kernel_w <= 256;
 }
 
 }  // namespace
@@ -51,69 +68,117 @@ void Lowering::run() {
         record(plan_.inputs[batch_x], plan_.batch, size_of(spec_.input_shape));
     }
     if (plan_.mode != Mode::predict) loss();
-    if (training_) {
+    if (training_ && lowest_trained_ < nodes_.size()) {
         for (size_t i = nodes_.size(); i > lowest_trained_;) {
             if (const Network* network = network_of(i - 1)) {
                 backward(*network);
                 i = network->first;
-            } else {
-                backward(--i);
+            } else if (Node& node = nodes_[--i]; node.learns) {
+                backward(node);
+                if (node.kind == Layer::conv) update(node);
             }
         }
+        late_totals_();  // the first stages that need every member's rows: beside the updates
         for (size_t i = nodes_.size(); i-- > lowest_trained_;)
-            if (network_of(i) == nullptr) update(nodes_[i]);
+            if (network_of(i) == nullptr && nodes_[i].kind != Layer::conv) update(nodes_[i]);
         if (!gradients_.empty()) clip_and_update();
     }
 }
 
+// Whether a layer's output is its input, in this plan.
+bool Lowering::changes_nothing(const Layer& layer) const {
+    switch (layer.kind) {
+        case Layer::reshape: return true;
+        case Layer::dropout: return !training_ || layer.rate == 0;
+        case Layer::activate: return layer.activation.linear();
+        default: return false;
+    }
+}
+
+// Makes the layer part of the node whose y nobody else takes, if they can be one.
+bool Lowering::fuse(const Layer& layer, Node& below) const {
+    const bool plain = (below.kind == Layer::dense || below.kind == Layer::conv) && below.drop == nullptr;
+    const Activation& activation = below.activation;
+    if (!plain) return false;
+    if (layer.kind == Layer::activate && layer.activation.kind == Activation::elementwise && activation.linear() &&
+        below.cols == layer.shape.back() && !(below.pool && needs_input(layer.activation.function))) {
+        below.activation = layer.activation;
+        return true;
+    }
+    if (layer.kind == Layer::dropout && below.kind == Layer::dense && derivative_needs_sign_only(activation.function)) {
+        below.drop = &layer;
+        return true;
+    }
+    if (layer.kind == Layer::max_pool && below.kind == Layer::conv && below.pool == nullptr && never_falls(activation) &&
+        pools_side_by_side(layer, *below.layer)) {
+        below.pool = &layer;
+        below.rows = plan_.batch * layer.window.out_h * layer.window.out_w;
+        return true;
+    }
+    return false;
+}
+
+// A node for a layer; a softmax is one of its own.
+void Lowering::append(const Layer& layer, int source, const Shape& input) {
+    Node node;
+    node.layer = &layer;
+    node.kind = layer.kind;
+    node.source = source;
+    node.drop = layer.kind == Layer::dropout ? &layer : nullptr;
+    node.activation = layer.activation;
+    node.inputs = input.back();
+    node.cols = layer.shape.back();
+    node.rows = plan_.batch * (size_of(layer.shape) / std::max<int64_t>(1, node.cols));
+    const bool softmax_follows = layer.kind != Layer::activate && layer.activation.kind != Activation::elementwise;
+    if (softmax_follows) node.activation = Activation{};
+    nodes_.push_back(node);
+    if (!softmax_follows) return;
+    node.kind = Layer::activate;
+    node.source = static_cast<int>(nodes_.size()) - 1;
+    node.activation = layer.activation;
+    node.inputs = node.cols;
+    nodes_.back().readers = 1;
+    nodes_.push_back(node);
+}
+
 void Lowering::make_nodes() {
-    Shape shape = spec_.input_shape;
-    for (const Layer& layer : spec_.layers) {
-        if (layer.kind == Layer::reshape) {
-            shape = layer.shape;
-            continue;
-        }
-        if (layer.kind == Layer::dropout && (!training_ || layer.rate == 0)) continue;
-        if (layer.kind == Layer::activate && layer.activation.linear()) continue;
-        Node* last = nodes_.empty() ? nullptr : &nodes_.back();
-        const bool after_plain_dense = last && last->kind == Node::dense && last->drop == nullptr;
-        if (layer.kind == Layer::activate && layer.activation.kind == Activation::elementwise && after_plain_dense &&
-            last->activation.linear() && last->cols == shape.back()) {
-            last->activation = layer.activation;
-            continue;
-        }
-        if (layer.kind == Layer::dropout && after_plain_dense && derivative_needs_sign_only(last->activation.function)) {
-            last->drop = &layer;
-            continue;
-        }
-        Node node;
-        node.layer = &layer;
-        node.inputs = shape.back();
-        node.rows = plan_.batch * (size_of(shape) / std::max<int64_t>(1, shape.back()));
-        if (layer.kind == Layer::dense) {
-            shape.back() = layer.units;
-            node.activation = layer.activation;
-            if (node.activation.kind != Activation::elementwise) node.activation = Activation{};
-        } else if (layer.kind == Layer::activate) {
-            node.kind = Node::activate;
-            node.activation = layer.activation;
+    const std::vector<Layer>& layers = spec_.layers;
+    const auto origin = [&](int layer) {  // the layer that computes what this one's output is
+        while (layer != network_input && changes_nothing(layers[static_cast<size_t>(layer)]))
+            layer = layers[static_cast<size_t>(layer)].sources.front();
+        return layer;
+    };
+    std::vector<int> readers(layers.size()), node_of(layers.size(), network_input);
+    const auto reads_from = [&](int layer) {
+        if (origin(layer) != network_input) ++readers[static_cast<size_t>(origin(layer))];
+    };
+    for (const Layer& layer : layers)
+        if (!changes_nothing(layer)) std::for_each(layer.sources.begin(), layer.sources.end(), reads_from);
+    reads_from(static_cast<int>(layers.size()) - 1);
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const Layer& layer = layers[i];
+        if (changes_nothing(layer)) continue;
+        const int from = origin(layer.sources.front());
+        const int source = from == network_input ? network_input : node_of[static_cast<size_t>(from)];
+        const bool alone = source != network_input && readers[static_cast<size_t>(from)] == 1;
+        if (alone && fuse(layer, nodes_[static_cast<size_t>(source)])) {
+            node_of[i] = source;
         } else {
-            node.kind = Node::dropout;
-            node.drop = &layer;
+            const int before = layer.sources.front();
+            append(layer, source, before == network_input ? spec_.input_shape : layers[static_cast<size_t>(before)].shape);
+            node_of[i] = static_cast<int>(nodes_.size()) - 1;
         }
-        node.cols = shape.back();
-        nodes_.push_back(node);
-        if (layer.kind == Layer::dense && layer.activation.kind != Activation::elementwise) {  // a softmax of its own
-            node.kind = Node::activate;
-            node.activation = layer.activation;
-            node.inputs = node.cols;
-            nodes_.push_back(node);
-        }
+        nodes_[static_cast<size_t>(node_of[i])].readers = readers[i];
     }
     fuse_last_activation_into_loss();
     lowest_trained_ = nodes_.size();
     for (size_t i = nodes_.size(); i-- > 0;)
-        if (nodes_[i].kind == Node::dense && nodes_[i].layer->trainable) lowest_trained_ = i;
+        if (nodes_[i].trained()) lowest_trained_ = i;
+    for (Node& node : nodes_) {
+        const bool below = node.source != network_input && nodes_[static_cast<size_t>(node.source)].learns;
+        node.learns = node.trained() || below;
+    }
 }
 
 // softmax before categorical cross-entropy, sigmoid before binary: the loss takes the logits.
@@ -125,14 +190,14 @@ void Lowering::fuse_last_activation_into_loss() {
     if (from_logits_ || last.drop != nullptr) return;
     const bool categorical =
         kind == TILEFUSE_CATEGORICAL_CROSSENTROPY || kind == TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY;
-    if (categorical && last.kind == Node::activate && last.activation.kind == Activation::softmax) {
+    if (categorical && last.kind == Layer::activate && last.activation.kind == Activation::softmax) {
         softmax_in_loss_ = true;
         if (nodes_.size() > 1) {
             nodes_.pop_back();
         } else {
             last.activation = Activation{};  // nothing but a softmax: its input are the logits
         }
-    } else if (kind == TILEFUSE_BINARY_CROSSENTROPY && last.kind != Node::dropout &&
+    } else if (kind == TILEFUSE_BINARY_CROSSENTROPY && last.kind != Layer::dropout &&
                last.activation.kind == Activation::elementwise && last.activation.function == TILEFUSE_SIGMOID) {
         last.activation = Activation{};
     } else {
@@ -167,125 +232,6 @@ void Lowering::add_inputs() {
     gather(source_x, batch_x);
     gather(source_y, batch_y);
     gather(source_weight, batch_weight);
-}
-
-// How the members of a team share out a dense layer's forward product.
-//
-// Small weights: by rows of the batch. Then a member goes through all such layers with its own rows and waits for
-// nobody. Large weights: each member multiplies with the same rows of w (and columns of x) that it updates in the
-// end, so that they stay in its own cache: a line that another core has read is slow to write.
-// Wide outputs, and batches too small for the team: as suits the product.
-// (Zen 3, two threads, 784-128-10, batch 32, best of 100 blocks in three interleaved runs: 192 to 213 us a step with
-// the first layer by rows, 132 to 189 us by sums.)
-tilefuse_split Lowering::split_of(const Node& node) const {
-    constexpr int64_t large = 64 * 1024;  // bytes of weights
-    constexpr int64_t wide = 1024;        // bytes of a row of y for each member
-    const int64_t item = spec_.item_size(), weights = node.inputs * node.cols * item;
-    if (node.cols * item >= wide * machine_.members) return TILEFUSE_SPLIT_AUTO;
-    if (weights >= large && node.inputs > node.rows) return TILEFUSE_SPLIT_SUM;
-    return weights < 4 * large && node.rows >= 4 * machine_.members ? TILEFUSE_SPLIT_ROWS : TILEFUSE_SPLIT_AUTO;
-}
-
-// Where the node's x is, and where its y will be.
-void Lowering::find_ends(Node& node) {
-    const size_t index = static_cast<size_t>(&node - nodes_.data());
-    node.x = index == 0 ? plan_.inputs[batch_x] : nodes_[index - 1].y;
-    const bool last = index + 1 == nodes_.size();
-    if (last && plan_.mode == Mode::predict) {
-        node.y = plan_.inputs[predictions];
-    } else {
-        node.y = floats("y of " + node.layer->name, node.rows * node.cols);
-    }
-}
-
-void Lowering::forward(Node& node) {
-    find_ends(node);
-    const std::string shape = " -> " + shape_text(node.rows, node.cols);
-    if (node.drop != nullptr) dropout_mask(node);
-    if (node.kind == Node::dense) {
-        forward_dense(node, shape);
-    } else if (node.kind == Node::dropout) {
-        tilefuse_dropout_args args = {};
-        args.dtype = spec_.dtype;
-        args.rows = node.rows;
-        args.cols = node.cols;
-        args.scale = node.mask_scale();
-        auto& a = stage(node.layer->name + ": dropout" + shape, args);
-        reads(a.x, node.x, node.rows);
-        reads(a.mask, node.mask, node.rows);
-        writes(a.y, node.y, node.rows);
-    } else if (node.activation.kind == Activation::elementwise) {
-        tilefuse_activation_args args = {};
-        args.dtype = spec_.dtype;
-        args.activation = node.activation.function;
-        args.alpha = node.activation.alpha;
-        args.rows = node.rows;
-        args.cols = node.cols;
-        auto& a = stage(node.layer->name + ": " + node.activation.name + shape, args);
-        reads(a.x, node.x, node.rows);
-        writes(a.y, node.y, node.rows);
-        node.z = node.x;
-    } else {
-        tilefuse_softmax_args args = {};
-        args.dtype = spec_.dtype;
-        args.log = node.activation.kind == Activation::log_softmax;
-        args.rows = node.rows;
-        args.cols = node.cols;
-        auto& a = stage(node.layer->name + ": " + node.activation.name + shape, args);
-        reads(a.x, node.x, node.rows);
-        writes(a.y, node.y, node.rows);
-    }
-}
-
-void Lowering::forward_dense(Node& node, const std::string& shape) {
-    const Layer& layer = *node.layer;
-    tilefuse_matmul_args args = {};
-    args.dtype = spec_.dtype;
-    args.precision = spec_.precision;
-    args.split = split_of(node);
-    args.m = node.rows;
-    args.n = node.cols;
-    args.k = node.inputs;
-    args.a_row_stride = node.inputs;
-    args.a_col_stride = 1;
-    args.b = layer.kernel.data;
-    args.b_row_stride = node.cols;
-    args.b_col_stride = 1;
-    args.c_row_stride = node.cols;
-    args.epilogue.bias = layer.bias.data;
-    args.epilogue.activation = node.activation.function;
-    args.epilogue.activation_alpha = node.activation.alpha;
-    std::string text = layer.name + ": x w";
-    if (layer.bias.data) text += " + bias";
-    if (!node.activation.linear()) text += ", " + node.activation.name;
-    if (node.drop) text += ", dropout";
-    auto& a = stage(text + shape, args);
-    const int64_t share = args.split == TILEFUSE_SPLIT_AUTO ? anywhere : node.rows;
-    reads(a.a, node.x, args.split == TILEFUSE_SPLIT_ROWS ? share : anywhere);
-    writes(a.c, node.y, share);
-    touches_kernel(layer, false);
-    touches_bias(layer, false);
-    if (args.split == TILEFUSE_SPLIT_SUM) touches(team_memory_, true);
-    if (training_ && node.derivative_needs_input()) {
-        node.z = floats("z of " + layer.name, node.rows * node.cols);
-        writes(a.epilogue.preactivation, node.z, share);
-    }
-    if (node.drop) {
-        a.epilogue.mask_scale = node.mask_scale();
-        reads(a.epilogue.mask, node.mask, share);
-    }
-}
-
-void Lowering::dropout_mask(Node& node) {
-    node.mask = buffer("mask of " + node.drop->name, node.rows * node.cols);
-    tilefuse_dropout_mask_args args = {};
-    args.rows = node.rows;
-    args.cols = node.cols;
-    args.seed = node.drop->seed;
-    args.step = &state_->iteration;
-    args.rate = node.drop->rate;
-    auto& a = stage(node.drop->name + ": mask " + shape_text(node.rows, node.cols), args);
-    writes(a.mask, node.mask, node.rows);
 }
 
 void Lowering::loss() {
@@ -347,15 +293,6 @@ void Lowering::record(int y, int64_t rows, int64_t cols) {
     plan_.record_stage = static_cast<int>(plan_.stages.size()) - 1;
     reads(a.x, y, rows);
     writes(a.y, plan_.inputs[predictions], rows);
-}
-
-Shape output_shape(const Spec& spec) {
-    Shape shape = spec.input_shape;
-    for (const Layer& layer : spec.layers) {
-        if (layer.kind == Layer::reshape) shape = layer.shape;
-        if (layer.kind == Layer::dense) shape.back() = layer.units;
-    }
-    return shape;
 }
 
 int64_t label_bytes(const Spec& spec) {

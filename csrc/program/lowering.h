@@ -1,5 +1,5 @@
-// Lowering: from layers to fused stages. Its parts: lower.cpp (forward and loss), backward.cpp (gradients and updates)
-// and networks.cpp (dense layers together in one kernel, where the machine has one).
+// Lowering: from layers to fused stages. Its parts: lower.cpp (the nodes and the loss), forward.cpp, backward.cpp (gradients
+// and updates) and networks.cpp (dense layers together in one kernel, where the machine has one).
 #pragma once
 
 #include "program/plan.h"
@@ -9,11 +9,16 @@ namespace tilefuse::program {
 // A layer as the stages see it: reshapes are gone, activations and dropouts fused where they can be.
 struct Node {
     const Layer* layer = nullptr;
-    enum Kind { dense, activate, dropout } kind = dense;
-    Activation activation;        // of a dense or activate node
+    Layer::Kind kind = Layer::dense;
+    int source = network_input;   // the node whose y is its x
+    int readers = 0;              // how many nodes take its y, the loss among them
+    bool learns = false;          // whether it has weights that are trained, or one below it has
+    Activation activation;        // of a dense, conv or activate node
     const Layer* drop = nullptr;  // the dropout of a dropout node, or fused into a dense node
-    int64_t rows = 0, inputs = 0, cols = 0;  // x is [rows, inputs], y is [rows, cols]
+    const Layer* pool = nullptr;  // a max-pooling fused into a conv node
+    int64_t rows = 0, inputs = 0, cols = 0;  // x is [rows, inputs] but for a convolution, y is [rows, cols]
     int x = -1, y = -1;           // buffers
+    int argmax = -1;              // where the maxima of a fused pooling were
     int z = -1;                   // the input of an activation whose derivative needs it
     int mask = -1;
     int dy = -1;                  // gradient at the output; at the pre-activation once `differentiated`
@@ -23,6 +28,8 @@ struct Node {
         return activation.function >= TILEFUSE_SILU && activation.function < TILEFUSE_ACTIVATION_COUNT;
     }
     double mask_scale() const { return 1 / (1 - drop->rate); }
+    bool trained() const { return layer->kernel.data != nullptr && layer->trainable; }
+    int64_t size() const { return rows * cols; }
 };
 
 // Nodes that one kernel takes together.
@@ -32,6 +39,17 @@ struct Network {
 
 inline std::string shape_text(int64_t rows, int64_t cols) {
     return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+}
+
+// The convolution of a whole batch.
+inline tilefuse_conv2d_shape window_of(const Node& node, int64_t batch) {
+    tilefuse_conv2d_shape shape = node.layer->window;
+    shape.n = batch;
+    return shape;
+}
+inline tilefuse_conv2d_pool pool_of(const Node& node) {
+    if (node.pool == nullptr) return {};
+    return {node.pool->window.kernel_h, node.pool->window.kernel_w};
 }
 
 class Lowering {
@@ -84,6 +102,9 @@ private:
     // ---- the network ----
 
     void make_nodes();
+    bool changes_nothing(const Layer& layer) const;
+    bool fuse(const Layer& layer, Node& below) const;
+    void append(const Layer& layer, int source, const Shape& input);
     void fuse_last_activation_into_loss();
     void add_inputs();
     void add_penalty();
@@ -94,13 +115,17 @@ private:
     void find_ends(Node& node);
     void forward(Node& node);
     void forward_dense(Node& node, const std::string& shape);
+    void forward_conv(Node& node, const std::string& shape);
     void dropout_mask(Node& node);
     void loss();
     void record(int y, int64_t rows, int64_t cols);
 
     // ---- backward ----
 
-    void backward(size_t i);
+    void backward(Node& node);
+    void backward_dense(Node& node, Node& below);
+    void backward_conv(Node& node, Node& below);
+    void differentiate(tilefuse_epilogue& epilogue, Node& below, int64_t share);
     void to_input_of_activation(Node& node);
     int derivative_at(const Node& node) const { return node.derivative_needs_input() ? node.z : node.y; }
 
@@ -108,6 +133,8 @@ private:
 
     bool fused_updates() const;
     void update(const Node& node);
+    void update_dense(const Node& node);
+    void update_conv(const Node& node);
     int gradient(const Variable& variable, std::string name);
     void clip_and_update();
 

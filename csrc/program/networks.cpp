@@ -4,7 +4,7 @@
 namespace tilefuse::program {
 
 bool Lowering::fits_network(const Node& node) const {
-    return node.kind == Node::dense && spec_.dtype == TILEFUSE_FLOAT32 && node.cols <= TILEFUSE_MLP_WIDTH;
+    return node.kind == Layer::dense && spec_.dtype == TILEFUSE_FLOAT32 && node.cols <= TILEFUSE_MLP_WIDTH;
 }
 
 // As many neighbours as one kernel can take; a layer by itself is better off with its own.
@@ -13,7 +13,8 @@ void Lowering::find_networks() {
     for (size_t first = 0; first < nodes_.size();) {
         size_t end = first;
         const auto follows = [&](const Node& node) {
-            return end == first || (node.rows == nodes_[first].rows && node.inputs == nodes_[end - 1].cols);
+            return end == first || (node.source == static_cast<int>(end) - 1 && nodes_[end - 1].readers == 1 &&
+                                    node.rows == nodes_[first].rows && node.inputs == nodes_[end - 1].cols);
         };
         while (end < nodes_.size() && end - first < TILEFUSE_MLP_LAYERS && fits_network(nodes_[end]) &&
                follows(nodes_[end])) {
@@ -114,11 +115,8 @@ void Lowering::backward(const Network& network) {
         if (node.layer->bias.data == nullptr) continue;
         writes(layer.db, gradient(node.layer->bias, "db of " + node.layer->name), anywhere);
     }
-    if (first == lowest_trained_) {
-        late_totals_();
-        return;
-    }
-    Node& below = nodes_[first - 1];
+    if (first == lowest_trained_) return;
+    Node& below = nodes_[static_cast<size_t>(nodes_[first].source)];
     below.dy = floats("gradient of " + below.layer->name, nodes_[first].rows * nodes_[first].inputs);
     writes(args.dx, below.dy, anywhere);
 }

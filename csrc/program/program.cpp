@@ -90,7 +90,9 @@ Totals Program::train_epoch(const Data& data, const int64_t* order, int64_t batc
 Totals Program::in_order(Mode mode, const Data& data, double interval, const Poll& poll) {
     Run steps;
     steps.data = data;
-    steps.batch = std::max<int64_t>(batch_, 256);  // results don't depend on it
+    constexpr int64_t samples = 256, arena = 32 << 20;  // bytes; results don't depend on it
+    const int64_t fit = arena / std::max<int64_t>(1, bytes() / batch_);
+    steps.batch = std::clamp<int64_t>(samples, std::min(batch_, fit), std::max({batch_, fit, int64_t{1}}));
     return run(mode, steps, interval, poll);
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tilefuse/activation.h"
+#include "tilefuse/conv.h"
 #include "tilefuse/loss.h"
 #include "tilefuse/mlp.h"
 #include "tilefuse/optimizer.h"
@@ -32,16 +33,20 @@ struct Variable {
     double l1 = 0, l2 = 0;
 };
 
+constexpr int network_input = -1;
+
 struct Layer {
-    enum Kind { dense, activate, dropout, reshape } kind = dense;
+    enum Kind { dense, conv, max_pool, activate, dropout, reshape } kind = dense;
     std::string name;
-    Activation activation;           // dense, activate
-    int64_t inputs = 0, units = 0;   // dense: the kernel is [inputs, units]
-    Variable kernel, bias;           // dense
-    bool trainable = true;           // dense
+    std::vector<int> sources;        // the layers whose outputs it takes, earlier ones, or network_input
+    Shape shape;                     // of its output
+    Activation activation;           // dense, conv, activate
+    int64_t inputs = 0;              // dense: the kernel is [inputs, units]
+    tilefuse_conv2d_shape window = {};  // conv, max_pool (c = f): of one sample
+    Variable kernel, bias;           // dense, conv
+    bool trainable = true;           // dense, conv
     double rate = 0;                 // dropout
     uint64_t seed = 0;               // dropout
-    Shape shape;                     // reshape
 };
 
 struct Loss {
@@ -79,7 +84,7 @@ inline int64_t size_of(const Shape& shape) {
     return size;
 }
 
-Shape output_shape(const Spec& spec);
+inline Shape output_shape(const Spec& spec) { return spec.layers.empty() ? spec.input_shape : spec.layers.back().shape; }
 int64_t label_bytes(const Spec& spec);  // of one sample
 
 }  // namespace tilefuse::program

@@ -41,6 +41,38 @@ def matmul(
     result: str = "float32",
 ) -> None: ...
 def column_sum(x: _Array, out: _Array) -> None: ...
+def conv2d(
+    x: _Array,
+    w: _Array,
+    y: _Array,
+    bias: _Array | None,
+    activation: str,
+    alpha: float,
+    preactivation: _Array | None,
+    geometry: Sequence[int],
+    precision: str = "float32",
+    pool: tuple[int, int] | None = None,
+    argmax: _Array | None = None,
+) -> None: ...
+def conv2d_backward_data(
+    dy: _Array,
+    w: _Array,
+    dx: _Array,
+    geometry: Sequence[int],
+    precision: str = "float32",
+    pool: tuple[int, int] | None = None,
+    argmax: _Array | None = None,
+) -> None: ...
+def conv2d_backward_weights(
+    x: _Array,
+    dy: _Array,
+    dw: _Array,
+    db: _Array | None,
+    geometry: Sequence[int],
+    precision: str = "float32",
+    pool: tuple[int, int] | None = None,
+    argmax: _Array | None = None,
+) -> None: ...
 def activations() -> dict[str, float]: ...
 def activation(x: _Array, y: _Array, name: str, alpha: float) -> None: ...
 def activation_backward(dy: _Array, at: _Array, dx: _Array, name: str, alpha: float) -> None: ...

@@ -83,6 +83,14 @@ def _dense(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[An
     return f["dense_backward"](dy, x, w, y, activation)
 
 
+def _conv2d(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
+    x, w, b, activation = (arguments[name] for name in ("x", "w", "b", "activation"))
+    how = {name: arguments[name] for name in ("strides", "padding", "dilation", "groups", "precision")}
+    if activation in _NEEDS_INPUT:
+        dy, activation = _undo(f, activation, dy, f["conv2d"](x, w, b, **how)), None
+    return f["conv2d_backward"](dy, x, w, y, activation=activation, **how)
+
+
 def _matmul(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
     a, b, bias, activation = (arguments[name] for name in ("a", "b", "bias", "activation"))
     flip_a, flip_b = arguments["transpose_a"], arguments["transpose_b"]
@@ -128,6 +136,7 @@ _RULES: dict[str, tuple[Sequence[str], _Rule]] = {
     **{name: (("x",), _from_output(name)) for name in _FROM_OUTPUT},
     **{name: (("x",), _from_input(name)) for name in _FROM_INPUT},
     "dense": (("x", "w", "b"), _dense),
+    "conv2d": (("x", "w", "b"), _conv2d),
     "matmul": (("a", "b", "bias"), _matmul),
     "dropout": (("x",), _dropout),
     "softmax_cross_entropy": (("logits",), _loss),

@@ -19,10 +19,10 @@ def product_magnitude(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.matmul(np.abs(a.astype(np.float64)), np.abs(b.astype(np.float64)))
 
 
-def double(function: Callable[..., Any], *args: Any) -> Any:
-    """``function`` of the arguments in float64, without warnings."""
+def double(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``function`` of the arguments in float64, without warnings; keywords are left as they are."""
     with np.errstate(all="ignore"):
-        return function(*(_wide(a) for a in args))
+        return function(*(_wide(a) for a in args), **kwargs)
 
 
 def elementwise_magnitude(function: Callable[..., np.ndarray], *args: Any) -> np.ndarray:

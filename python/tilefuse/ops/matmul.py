@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tilefuse._device import current, native
-from tilefuse._runtime import PRECISIONS_ON_CUDA, precisions
 
 from ._activation import named
 from ._arrays import Array, empty, floats, packed, view, whole, writeable_view
+from ._precision import checked
 
 __all__ = ["matmul"]
 
@@ -85,7 +85,7 @@ def matmul(
     left = _operand(a, "a")
     right = _operand(b, "b", left.dtype)
     dtype = left.dtype
-    precision = _precision(precision, dtype)
+    precision = checked(precision, dtype)
     name, alpha = named(activation)
     shape = _result_shape(left, right, transpose_a, transpose_b)
     bias_row = None
@@ -179,16 +179,3 @@ def _result_shape(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> t
             "equal, or 1 in one of them"
         ) from None
     return (*lead, m, n)
-
-
-def _precision(name: str | None, dtype: np.dtype[Any]) -> str:
-    """What the kernel is to be told; only float32 has several."""
-    if name is None or name == dtype.name:
-        return "float32"
-    known = precisions(current())
-    if name not in known:
-        problem = f"not available on {current()!r}" if name in PRECISIONS_ON_CUDA else "unknown"
-        raise ValueError(f"precision {name!r} is {problem}; expected None, {', '.join(map(repr, known))}")
-    if name == "float64" or dtype != np.float32:
-        raise ValueError(f"precision is {name!r} and the arrays are of {dtype}; convert the arrays")
-    return name

@@ -38,6 +38,7 @@ from .activations import (
     tanh,
     tanh_backward,
 )
+from .conv import conv2d, conv2d_backward
 from .dense import dense, dense_backward
 from .dropout import dropout, dropout_backward
 from .losses import (
@@ -70,6 +71,8 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "conv2d",
+    "conv2d_backward",
     "dense",
     "dense_backward",
     "dropout",

@@ -1,0 +1,78 @@
+// What convolutions read: images as they lie, or copied to scratch on the way.
+#pragma once
+
+#include "cpu/bfloat16.h"
+#include "cpu/matmul_epilogue.h"
+#include "cpu/simd.h"
+#include "cpu/team.h"
+#include "tilefuse/conv.h"
+
+namespace tilefuse::inline TILEFUSE_ISA {
+
+template <class T> inline void fill_zeros(T* to, int64_t count) {
+    if (count > 0) std::memset(to, 0, static_cast<size_t>(count) * sizeof(T));
+}
+
+// [n, h, w, c]; with `argmax` the gradient before a max-pooling, of which `data` and `argmax` have what it left:
+// [n, h / pool.height, w / pool.width, c].
+template <class T> struct Images {
+    const T* data;
+    int64_t h, w, c;
+    tilefuse_conv2d_pool pool = {};
+    const uint8_t* argmax = nullptr;
+    bool rounds = false;  // to bfloat16
+
+    bool as_they_lie() const { return argmax == nullptr && !rounds; }
+    const T* image(int64_t n) const { return data + n * h * w * c; }
+
+    // to[rows, cols, pitch] = these rows, columns and channels of image n; zeros past the channels.
+    void copy(int64_t n, Range rows, Range cols, Range channels, int64_t pitch, T* to) const {
+        const int64_t size = (cols.end - cols.begin) * pitch;
+        for (int64_t row = rows.begin; row < rows.end; ++row, to += size) {
+            argmax ? unpool(n, row, cols, channels, pitch, to) : copy_row(n, row, cols, channels, pitch, to);
+            if (rounds) round_to_bfloat16(size, to);
+        }
+    }
+
+private:
+    void copy_row(int64_t n, int64_t row, Range cols, Range channels, int64_t pitch, T* to) const {
+        const int64_t count = channels.end - channels.begin;
+        const T* from = image(n) + (row * w + cols.begin) * c + channels.begin;
+        if (count == c && pitch == c) {
+            std::memcpy(to, from, static_cast<size_t>((cols.end - cols.begin) * c) * sizeof(T));
+            return;
+        }
+        for (int64_t col = cols.begin; col < cols.end; ++col, from += c, to += pitch) {
+            for_vectors<T>(count, [&](int64_t i, int lanes_left) { store_upto(to + i, load_upto(from + i, lanes_left), lanes_left); });
+            for (int64_t i = count; i < pitch; ++i) to[i] = 0;
+        }
+    }
+
+    // A window's gradient goes to where its maximum was.
+    void unpool(int64_t n, int64_t row, Range cols, Range channels, int64_t pitch, T* to) const {
+        const int64_t count = channels.end - channels.begin;
+        const int64_t windows_h = h / pool.height, windows_w = w / pool.width;
+        const int64_t window_row = row / pool.height;
+        if (window_row >= windows_h) return fill_zeros(to, (cols.end - cols.begin) * pitch);
+        int64_t window = cols.begin / pool.width, in_window = cols.begin % pool.width;
+        const int64_t first = (row % pool.height) * pool.width;
+        const int64_t line = ((n * windows_h + window_row) * windows_w) * c + channels.begin;
+        for (int64_t col = cols.begin; col < cols.end; ++col, to += pitch) {
+            if (window >= windows_w) {
+                fill_zeros(to, pitch);
+                continue;
+            }
+            const T* from = data + line + window * c;
+            const uint8_t* place = argmax + line + window * c;
+            const T here = static_cast<T>(first + in_window);
+            for_vectors<T>(count, [&](int64_t i, int left) {
+                const Vec<T> at = left == lanes<T> ? full_mask_vector<T>(place + i) : mask_vector<T>(place + i, left);
+                store_upto(to + i, at == here ? load_upto(from + i, left) : Vec<T>{}, left);
+            });
+            for (int64_t i = count; i < pitch; ++i) to[i] = 0;
+            if (++in_window == pool.width) in_window = 0, ++window;
+        }
+    }
+};
+
+}  // namespace tilefuse::inline TILEFUSE_ISA

@@ -1,0 +1,146 @@
+// The inner kernels of convolutions: tiles of a product whose operand A is an image as it lies, found through tables.
+#pragma once
+
+#include "cpu/matmul_tile.h"
+
+namespace tilefuse::inline TILEFUSE_ISA {
+
+// Elements of an image that lie together, and meet as many rows of the weights, from `row` on.
+struct Segment {
+    int64_t at, length, row;
+};
+
+// A tile of pixels by output channels: C[i, :] = sum over the segments of a[a_at[i] + segment] times their rows of B.
+template <class T> struct PixelTile {
+    const T* a;
+    const int64_t* a_at;  // of each row (pixel)
+    const Segment* segments;
+    int64_t count;
+    const T* b;  // panel[rows, columns]
+    T* c;
+    const int64_t* c_at;
+    bool accumulate;
+    int tail;
+};
+
+// A tile of taps and input channels by output channels: C[i, :] += sum over pixels p of a[a_at[p] + at + i] b[p, :].
+template <class T> struct WeightTile {
+    const T* a;
+    const int64_t* a_at;  // of each pixel
+    int64_t at;
+    int64_t pixels;
+    const T* b;  // panel[pixels, columns]
+    T* c;
+    int64_t c_stride;
+    int tail;
+};
+
+// Each row of a pixel tile has a pointer of its own, in a register.
+constexpr int most_pixels = 10;
+constexpr int max_pixels(int nv) { return max_rows(nv) < most_pixels ? max_rows(nv) : most_pixels; }
+
+template <class T, int Rows, int Vectors> void pixel_tile(const PixelTile<T>& t) {
+    constexpr int columns = Vectors * lanes<T>;
+    Vec<T> sums[Rows][Vectors];
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) sums[i][v] = Vec<T>{};
+        __builtin_prefetch(t.c + t.c_at[i], 1);
+    }
+    for (const Segment *segment = t.segments, *end = segment + t.count; segment != end; ++segment) {
+        const T *a[Rows], *b = t.b + segment->row * columns;
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows; ++i) a[i] = t.a + (t.a_at[i] + segment->at);
+        const auto step = [&](int u) __attribute__((always_inline)) {
+            Vec<T> row[Vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) row[v] = load(b + u * columns + v * lanes<T>);
+#pragma GCC unroll 16
+            for (int i = 0; i < Rows; ++i) {
+                const Vec<T> x = splat(a[i][u]);
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v) sums[i][v] += x * row[v];
+            }
+        };
+        const auto advance = [&](int steps) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+            for (int i = 0; i < Rows; ++i) {
+                a[i] += steps;
+                asm volatile("" : "+r"(a[i]));
+            }
+            b += steps * columns;
+        };
+        int64_t left = segment->length;
+        for (; left >= steps_of_turn; left -= steps_of_turn) {
+#pragma GCC unroll 4
+            for (int u = 0; u < steps_of_turn; ++u) step(u);
+            advance(steps_of_turn);
+        }
+        for (; left > 0; --left) {
+            step(0);
+            advance(1);
+        }
+    }
+    write_tile<T, Rows, Vectors>(sums, t.c, [&](int i) { return t.c_at[i]; }, t.accumulate, t.tail);
+}
+
+template <class T, int Rows, int Vectors> void weight_tile(const WeightTile<T>& t) {
+    constexpr int columns = Vectors * lanes<T>;
+    Vec<T> sums[Rows][Vectors];
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) sums[i][v] = Vec<T>{};
+    const T *const first = t.a + t.at, *b = t.b;
+    const int64_t* at = t.a_at;
+    const auto step = [&](int u) __attribute__((always_inline)) {
+        const T* a = first + at[u];
+        Vec<T> row[Vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) row[v] = load(b + u * columns + v * lanes<T>);
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows; ++i) {
+            const Vec<T> x = splat(a[i]);
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) sums[i][v] += x * row[v];
+        }
+    };
+    int64_t left = t.pixels;
+    for (; left >= steps_of_turn; left -= steps_of_turn) {
+#pragma GCC unroll 4
+        for (int u = 0; u < steps_of_turn; ++u) step(u);
+        at += steps_of_turn;
+        b += steps_of_turn * columns;
+    }
+    for (; left > 0; --left) {
+        step(0);
+        ++at;
+        b += columns;
+    }
+    write_tile<T, Rows, Vectors>(sums, t.c, [&](int i) { return i * t.c_stride; }, true, t.tail);
+}
+
+// of_pixels[vectors - 1][rows - 1], of_weights likewise
+template <class T> struct ConvTiles {
+    void (*of_pixels[max_vectors][most_pixels])(const PixelTile<T>&) = {};
+    void (*of_weights[max_vectors][most_rows])(const WeightTile<T>&) = {};
+
+    constexpr ConvTiles() { add(std::make_integer_sequence<int, max_vectors>()); }
+
+private:
+    template <int... V> constexpr void add(std::integer_sequence<int, V...>) {
+        (add_pixels<V + 1>(std::make_integer_sequence<int, max_pixels(V + 1)>()), ...);
+        (add_weights<V + 1>(std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
+    }
+    template <int Vectors, int... R> constexpr void add_pixels(std::integer_sequence<int, R...>) {
+        ((of_pixels[Vectors - 1][R] = pixel_tile<T, R + 1, Vectors>), ...);
+    }
+    template <int Vectors, int... R> constexpr void add_weights(std::integer_sequence<int, R...>) {
+        ((of_weights[Vectors - 1][R] = weight_tile<T, R + 1, Vectors>), ...);
+    }
+};
+
+template <class T> constexpr ConvTiles<T> conv_tiles;
+
+}  // namespace tilefuse::inline TILEFUSE_ISA

@@ -1,0 +1,198 @@
+"""2-D convolution with bias and activation, and the gradients of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from numpy.typing import ArrayLike
+
+from tilefuse._device import native
+
+from ._activation import NEEDS_INPUT, backward, named
+from ._arrays import Array, check_shape, empty, packed_floats
+from ._precision import checked
+from ._windows import Windows, windows
+
+__all__ = ["conv2d", "conv2d_backward"]
+
+Padding = str | int | Sequence[Sequence[int]]
+
+
+def conv2d(
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    precision: str | None = None,
+) -> Array:
+    """``activation(conv(x, w) + b)``: the filters `w` at every place of the images `x`, in one pass.
+
+    As everywhere in neural networks the filters are not turned round (cross-correlation).
+
+    Parameters
+    ----------
+    x : array_like of float32 or float64, [n, h, w, c]
+        Copied first if it is not contiguous or not aligned to its elements; so are the others.
+    w : array_like, dtype of `x`, [kernel_h, kernel_w, c / groups, f]
+    b : array_like, dtype of `x`, [f], optional
+    strides : int or (int, int)
+        From window to window, down and to the right.
+    padding : {"valid", "same"}, int or ((top, bottom), (left, right))
+        Zeros around the images. "same" gives ``ceil(h / strides)`` rows, as TensorFlow does; an int is the
+        same number on all sides.
+    dilation : int or (int, int)
+        Steps between a filter's elements.
+    groups : int
+        The channels are cut into so many groups, each with filters of its own: c and f are multiples of it.
+        With ``groups = c = f`` each channel has its own filter (a depthwise convolution).
+    activation : str, optional
+        One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu,
+        gelu_tanh.
+    precision : str, optional
+        As for :func:`matmul`.
+
+    Returns
+    -------
+    y : ndarray, [n, out_h, out_w, f], dtype of `x`
+
+    Raises
+    ------
+    TypeError
+        An array is not of float32 or float64, or the dtypes differ.
+    ValueError
+        The shapes do not fit, or a name is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tilefuse import ops
+    >>> x, w = np.arange(9.0).reshape(1, 3, 3, 1), np.ones((2, 2, 1, 1))
+    >>> ops.conv2d(x, w)[0, :, :, 0]
+    array([[ 8., 12.],
+           [20., 24.]])
+    >>> ops.conv2d(x, w, padding="same", strides=2).shape
+    (1, 2, 2, 1)
+    """
+    name, alpha = named(activation)
+    images, filters, place = _operands(x, w, strides, padding, dilation, groups)
+    bias = None
+    if b is not None:
+        bias = packed_floats(b, "b", images.dtype, "x")
+        check_shape(bias, "b", filters.shape[3:], "the last axis of w")
+    y = empty((images.shape[0], *place.out, filters.shape[3]), images.dtype, images)
+    exactly = checked(precision, images.dtype)
+    native().conv2d(images, filters, y, bias, name, alpha, None, _geometry(place, groups), exactly)
+    return y
+
+
+def conv2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    w: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    z: ArrayLike | None = None,
+    precision: str | None = None,
+) -> tuple[Array, Array, Array]:
+    """The gradients of :func:`conv2d` at `x`, `w` and `b`.
+
+    Parameters
+    ----------
+    dy : array_like of float32 or float64, [n, out_h, out_w, f]
+        The gradient at the output.
+    x : array_like, dtype of `dy`, [n, h, w, c]
+    w : array_like, dtype of `dy`, [kernel_h, kernel_w, c / groups, f]
+    y : array_like, dtype of `dy`, [n, out_h, out_w, f], optional
+        The output; not needed where there is no activation, or it needs `z`.
+    strides, padding, dilation, groups, activation, precision
+        As given to :func:`conv2d`.
+    z : array_like, dtype of `dy`, [n, out_h, out_w, f], optional
+        The output before the activation, which the derivatives of gelu, gelu_tanh and silu need.
+
+    Returns
+    -------
+    dx : ndarray, [n, h, w, c]
+    dw : ndarray, [kernel_h, kernel_w, c / groups, f]
+    db : ndarray, [f]
+
+    Raises
+    ------
+    TypeError
+        An array is not of float32 or float64, or the dtypes differ.
+    ValueError
+        The shapes do not fit, a name is unknown, or what the activation needs is None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tilefuse import ops
+    >>> x, w = np.arange(9.0).reshape(1, 3, 3, 1), np.ones((2, 2, 1, 1))
+    >>> dx, dw, db = ops.conv2d_backward(np.ones((1, 2, 2, 1)), x, w)
+    >>> dx[0, :, :, 0], dw.ravel(), db
+    (array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]]), array([ 8., 12., 20., 24.]), array([4.]))
+    """
+    name, alpha = named(activation)
+    images, filters, place = _operands(x, w, strides, padding, dilation, groups)
+    dtype, shape = images.dtype, (images.shape[0], *place.out, filters.shape[3])
+    gradient = packed_floats(dy, "dy", dtype, "x")
+    check_shape(gradient, "dy", shape, "the output of conv2d")
+    if name != "linear":
+        key, at = ("z", z) if name in NEEDS_INPUT else ("y", y)
+        if at is None:
+            what = "the output before the activation" if key == "z" else "the output of conv2d"
+            raise ValueError(f"the derivative of {name} needs {what}: pass it as {key}")
+        array = packed_floats(at, key, dtype, "x")
+        check_shape(array, key, shape, "the output of conv2d")
+        gradient = backward(name, gradient, array, alpha)
+    dx = empty(images.shape, dtype, images)
+    dw = empty(filters.shape, dtype, images)
+    db = empty(filters.shape[3:], dtype, images)
+    geometry, exactly = _geometry(place, groups), checked(precision, dtype)
+    native().conv2d_backward_data(gradient, filters, dx, geometry, exactly)
+    native().conv2d_backward_weights(images, gradient, dw, db, geometry, exactly)
+    return dx, dw, db
+
+
+def _operands(
+    x: ArrayLike,
+    w: ArrayLike,
+    strides: int | Sequence[int],
+    padding: Padding,
+    dilation: int | Sequence[int],
+    groups: int,
+) -> tuple[Array, Array, Windows]:
+    images = packed_floats(x, "x")
+    filters = packed_floats(w, "w", images.dtype, "x")
+    if images.ndim != 4:
+        raise ValueError(
+            f"x has shape {images.shape}; expected four axes, [n, h, w, c]: add the one that is missing, "
+            "x[None] for a single image, x[..., None] for a single channel"
+        )
+    if filters.ndim != 4 or 0 in filters.shape[:2]:
+        raise ValueError(f"w has shape {filters.shape}; expected four axes, [kernel_h, kernel_w, c / groups, f]")
+    c, f = images.shape[3], filters.shape[3]
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or c % groups or f % groups:
+        raise ValueError(f"groups is {groups!r}; expected a divisor of x's {c} channels and w's {f} filters")
+    if filters.shape[2] * groups != c:
+        raise ValueError(
+            f"w has shape {filters.shape}, filters of {filters.shape[2]} channels; expected {c // groups}, as "
+            f"x has shape {images.shape} and groups is {groups}"
+        )
+    place = windows(images.shape[1:3], filters.shape[:2], strides, padding, dilation)
+    return images, filters, place
+
+
+def _geometry(place: Windows, groups: int) -> tuple[int, ...]:
+    return (*place.out, *place.strides, *place.dilation, *place.before, groups)
