@@ -28,7 +28,7 @@ struct Node {
         return activation.function >= TILEFUSE_SILU && activation.function < TILEFUSE_ACTIVATION_COUNT;
     }
     double mask_scale() const { return 1 / (1 - drop->rate); }
-    bool trained() const { return layer->kernel.data != nullptr && layer->trainable; }
+    bool trained() const { return (kind == Layer::dense || kind == Layer::conv) && layer->trainable; }
     int64_t size() const { return rows * cols; }
 };
 
