@@ -13,93 +13,86 @@ namespace tilefuse::cuda::convolutions {
 
 // ---- operands -------------------------------------------------------------------------------------------------------
 
-// Rows are pixels, k goes along taps and their channels. Or rows are columns of weights.
-template <class T, int Width, int Depth> class PixelsByTaps : public Panel<T, Width, Depth> {
+// The large tile leaves no registers for pooling, nor for operands that are not read by packs.
+template <class Tile> constexpr bool lean = Tile::rows == 128;
+
+// Rows are pixels, or columns of weights; k goes along taps and their channels.
+template <class Tile, int Width> class PixelsByTaps : public Panel<typename Tile::T, Width, Tile::depth> {
+    using T = typename Tile::T;
+
 public:
-    __device__ __forceinline__ PixelsByTaps(const Images<T>& images, const StoredPixel* pixels, int step_h, int step_w,
-                                            int taps_w, int channels, int64_t k, int depth)
-        : Base(images.reading), images_(images), pixels_(pixels + at_), step_h_(step_h), step_w_(step_w),
-          walk_(k + k_, k_distance, taps_w, channels), depth_(depth - k_) {}
+    __device__ __forceinline__ PixelsByTaps(const Images<T>& images, const StoredPixel* pixels, const int& step_h,
+                                            const int& step_w, const int& taps_w, const int& channels, int64_t k, int depth)
+        : Base(lean<Tile> ? Reading::packs_along_k : images.reading), images_(images), pixels_(pixels + at_),
+          along_(step_h, step_w, taps_w, channels, k, depth, k_, k_distance) {}
 
     __device__ __forceinline__ void fetch() {
-        if (images_.reading == Reading::packs_along_k) {
+        if (Base::reading_ == Reading::packs_along_k) {
             const Pixel pixel = load_pixel(pixels_);
             TILEFUSE_UNROLL_ALL
             for (int i = 0; i < packs; ++i) {
-                hold(i, read<pack>(pixel, i * k_distance));
-                walk_.advance();
+                hold(i, load_channels<pack>(images_, along_.spot(pixel, i * k_distance)));
+                along_.advance();
             }
         } else {
             TILEFUSE_UNROLL_ALL
             for (int i = 0; i < elements; ++i) {
-                held_[i] = read<1>(load_pixel(pixels_ + i % pack * at_distance), i / pack * k_distance).of[0];
-                if (i % pack == pack - 1) walk_.advance();
+                const Pixel pixel = load_pixel(pixels_ + i % pack * at_distance);
+                held_[i] = load_channels<1>(images_, along_.spot(pixel, i / pack * k_distance)).of[0];
+                if (i % pack == pack - 1) along_.advance();
             }
         }
-        depth_ -= Depth;
+        along_.end_step(Tile::depth);
     }
 
 private:
-    using Base = Panel<T, Width, Depth>;
+    using Base = Panel<T, Width, Tile::depth>;
     using Base::pack, Base::packs, Base::elements, Base::k_distance, Base::at_distance;
     using Base::at_, Base::k_, Base::held_, Base::hold;
 
-    template <int N> __device__ __forceinline__ Pack<T, N> read(const Pixel& pixel, int k) const {
-        const int i = k < depth_ ? pixel.i + walk_.high * step_h_ : outside;
-        return load_channels<N>(images_, pixel.base, i, pixel.j + walk_.middle * step_w_, walk_.low);
-    }
-
     const Images<T>& images_;
     const StoredPixel* const pixels_;
-    const int step_h_, step_w_;
-    Walk walk_;  // taps and channels
-    int depth_;  // of k, from this thread's first element on
+    AlongTaps<lean<Tile>> along_;
 };
 
-// Rows are taps and their channels, k goes along pixels.
-template <class T, int Width, int Depth> class TapsByPixels : public Panel<T, Width, Depth> {
-public:
-    // Of a thread's row: its tap as an offset, and its channel.
-    struct Row {
-        int h, w, channel;
-    };
+// Rows are taps and their channels; k goes along pixels.
+template <class Tile, int Width> class TapsByPixels : public Panel<typename Tile::T, Width, Tile::depth> {
+    using T = typename Tile::T;
 
+public:
     template <class RowOf>
-    __device__ __forceinline__ TapsByPixels(const Images<T>& images, RowOf row_of, int stride_h, int stride_w, int out_h,
-                                            int out_w, int64_t k, int depth)
-        : Base(images.reading), images_(images), row_(row_of(at_)), stride_h_(stride_h), stride_w_(stride_w),
-          walk_(k + k_, by_packs() ? k_distance : k_distance_of_elements, out_h, out_w), depth_(depth - k_) {}
+    __device__ __forceinline__ TapsByPixels(const Images<T>& images, RowOf row_of, const int& stride_h, const int& stride_w,
+                                            const int& out_h, const int& out_w, int64_t k, int depth)
+        : Base(lean<Tile> ? Reading::packs_across : images.reading), images_(images),
+          along_(row_of(at_), stride_h, stride_w, out_h, out_w, k, depth, k_,
+                 by_packs() ? k_distance : k_distance_of_elements) {}
 
     __device__ __forceinline__ void fetch() {
         if (by_packs()) {
             TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < packs; ++i) hold(i, read<pack>(i * k_distance));
+            for (int i = 0; i < packs; ++i) hold(i, next<pack>(i * k_distance));
         } else {
             TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < elements; ++i) held_[i] = read<1>(i * k_distance_of_elements).of[0];
+            for (int i = 0; i < elements; ++i) held_[i] = next<1>(i * k_distance_of_elements).of[0];
         }
-        depth_ -= Depth;
+        along_.end_step(Tile::depth);
     }
 
 private:
-    using Base = Panel<T, Width, Depth>;
+    using Base = Panel<T, Width, Tile::depth>;
     using Base::pack, Base::packs, Base::elements, Base::k_distance, Base::k_distance_of_elements;
     using Base::at_, Base::k_, Base::held_, Base::hold;
 
-    __device__ __forceinline__ bool by_packs() const { return images_.reading == Reading::packs_across; }
+    __device__ __forceinline__ bool by_packs() const { return Base::reading_ == Reading::packs_across; }
 
-    template <int N> __device__ __forceinline__ Pack<T, N> read(int k) {
-        const int i = k < depth_ ? walk_.middle * stride_h_ + row_.h : outside, j = walk_.low * stride_w_ + row_.w;
-        const Pack<T, N> x = load_channels<N>(images_, walk_.high * images_.image, i, j, row_.channel);
-        walk_.advance();
+    template <int N> __device__ __forceinline__ Pack<T, N> next(int ahead) {
+        const Pack<T, N> x = load_channels<N>(images_, along_.spot(images_, ahead));
+        along_.advance();
         return x;
     }
 
     const Images<T>& images_;
-    const Row row_;
-    const int stride_h_, stride_w_;
-    Walk walk_;  // images and their pixels
-    int depth_;
+    AlongPixels<lean<Tile>> along_;
 };
 
 // ---- pooling --------------------------------------------------------------------------------------------------------
@@ -107,11 +100,10 @@ private:
 // Pools a tile whose rows are whole windows, `across` columns at a time: those that a warp's threads have in one pack.
 template <class Tile>
 __device__ __forceinline__ void pool_tile(const Finish<typename Tile::T>& f, const Target& target, Sums<Tile>& sums,
-                                          typename Tile::T* buffer, int64_t row, int64_t rows, int64_t column,
-                                          int64_t columns_left) {
+                                          typename Tile::T* buffer, int64_t row, int rows, int column, int columns_left) {
     constexpr int pack = Tile::pack, column_packs = Tile::thread_columns / pack, across = 8 * pack;
     static_assert(Tile::rows * across * sizeof(typename Tile::T) <= sizeof(Buffers<Tile>));
-    const int columns = static_cast<int>(columns_left < Tile::columns ? columns_left : Tile::columns);
+    const int columns = columns_left < Tile::columns ? columns_left : Tile::columns;
     TILEFUSE_UNROLL(1)
     for (int first = 0; first < columns; first += across) {
         const int mine = first - thread_column<Tile>() / across * across;
@@ -127,74 +119,47 @@ __device__ __forceinline__ void pool_tile(const Finish<typename Tile::T>& f, con
             }
         }
         block_barrier();
-        pool_windows(f, target, buffer, across, static_cast<int>(rows) / target.window(), across, Tile::threads,
-                     row / target.window(), column + first, columns_left - first);
+        pool_windows(f, target, [&](int r, int at) { return buffer + r * across + at; }, rows / target.window(), across,
+                     Tile::threads, row / target.window(), column + first, columns_left - first);
         block_barrier();
     }
 }
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-// Where a product's columns begin in the rows of C.
-template <class T> __device__ __forceinline__ int64_t first_column(const Product<T>& p, const Target& target, int64_t product) {
-    return product / target.phases() * p.n;
-}
-
 template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     convolve(Product<typename Tile::T> p, Convolution<typename Tile::T> c) {
     using T = typename Tile::T;
+    using BlockShare = Assignment<Turned, Tile::rows, Tile::columns>;
     TILEFUSE_SHARED(Buffers<Tile>, buffers);
-    TILEFUSE_SHARED(StoredPixel[Tile::rows], pixels);
-    TILEFUSE_SHARED(StoredPixel[Tile::columns], columns);  // of weights
-    TILEFUSE_SHARED(int64_t[Tile::rows], results);
+    TILEFUSE_SHARED(BlockShare, share);
+    share.template make<Tile>(p, c);
 
-    Work work = work_of<Tile>(p);
-    work.row = work.row / Tile::rows * c.rows_of_tile;
     const Target& target = c.target;
-    const int phase = static_cast<int>(work.product % target.phases());
-    const int group = static_cast<int>(work.product / target.phases());
-    const Taps h = taps_of<Turned>(c.h, phase / target.phases_w), w = taps_of<Turned>(c.w, phase % target.phases_w);
-    const int64_t left = static_cast<int64_t>(h.count) * w.count * c.inputs - work.k;
-    const int depth = static_cast<int>(left < 0 ? 0 : left < work.depth ? left : work.depth);
-    const int thread = static_cast<int>(threadIdx.x);
-    const int64_t rows = p.m - work.row < c.rows_of_tile ? p.m - work.row : c.rows_of_tile;
-    if (thread < Tile::rows) {
-        Pixel pixel = {0, outside, 0};
-        results[thread] = -1;
-        if (thread < rows) {
-            const Place place = place_of(target, work.row + thread);
-            pixel = {place.image * c.images.image + group * c.inputs, place.i * (Turned ? 1 : c.h.stride) + h.first,
-                     place.j * (Turned ? 1 : c.w.stride) + w.first};
-            results[thread] = result_row(target, phase, place);
-        }
-        store_pixel(pixels + thread, pixel);
-    }
-    if (Turned && thread < Tile::columns) {
-        const int64_t column = work.column + thread;
-        store_pixel(columns + thread, {column * c.matrix.stride + group * c.inputs, column < p.n ? h.index : outside, w.index});
-    }
-    block_barrier();
-
-    PixelsByTaps<T, Tile::rows, Tile::depth> a(c.images, pixels, h.step, w.step, w.count, c.inputs, work.k, depth);
+    const Work& work = share.work;
+    const Taps &h = share.h, &w = share.w;
+    PixelsByTaps<Tile, Tile::rows> a(c.images, share.pixels, h.step, w.step, w.count, c.inputs, work.k, share.depth);
     Sums<Tile> sums;
     if constexpr (Turned) {
-        PixelsByTaps<T, Tile::columns, Tile::depth> b(c.weights, columns, h.index_step, w.index_step, w.count, c.inputs, work.k,
-                                                      depth);
-        multiply_panels<Tile>(a, b, depth, buffers, sums, [] {});
+        PixelsByTaps<Tile, Tile::columns> b(c.weights, share.columns, h.index_step, w.index_step, w.count, c.inputs, work.k,
+                                            share.depth);
+        multiply_panels<Tile>(a, b, share.depth, buffers, sums, [] {});
     } else {
-        const T* weights = c.matrix.data + work.k * c.matrix.k_stride + group * p.n + work.column;
-        Operand<T, Tile::columns, Tile::depth> b(c.matrix, weights, p.n - work.column, depth);
-        multiply_panels<Tile>(a, b, depth, buffers, sums, [] {});
+        Matrix<T> matrix = c.matrix;
+        if (lean<Tile>) matrix.reading = Reading::packs_across;
+        Operand<T, Tile::columns, Tile::depth> b(matrix, share.weights(p, matrix), p.n - work.column, share.depth);
+        multiply_panels<Tile>(a, b, share.depth, buffers, sums, [] {});
     }
 
-    const int64_t columns_left = p.n - work.column, first = first_column(p, target, work.product) + work.column;
-    if (target.pools && !target.adds)
-        return pool_tile<Tile>(p.finish, target, sums, buffers, work.row, rows, first, columns_left);
-    for_packs<Tile>(sums, rows, columns_left, [&](int r, int column, const auto& x) {
+    const int columns_left = static_cast<int>(p.n - work.column);
+    const int first = first_column(p, target, work.product) + static_cast<int>(work.column);
+    if (!lean<Tile> && target.pools && !target.adds)
+        return pool_tile<Tile>(p.finish, target, sums, buffers, work.row, share.rows, first, columns_left);
+    for_packs<Tile>(sums, share.rows, columns_left, [&](int r, int column, const auto& x) {
         if (target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
-        } else if (results[r] >= 0) {
-            finish<false>(p.finish, no_step<T>, x, 0, results[r], first + column, columns_left - column);
+        } else if (share.results[r] >= 0) {
+            finish<false>(p.finish, no_step<T>, x, 0, share.results[r], first + column, columns_left - column);
         }
     });
 }
@@ -204,27 +169,23 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     using T = typename Tile::T;
     TILEFUSE_SHARED(Buffers<Tile>, buffers);
     TILEFUSE_SHARED(StepMemory<T>, step_memory);
-    using PanelA = TapsByPixels<T, Tile::rows, Tile::depth>;
-    using PanelB = TapsByPixels<T, Tile::columns, Tile::depth>;
+    TILEFUSE_SHARED(Work, work);
+    if (threadIdx.x == 0) {
+        work = work_of<Tile>(p);
+        if (!g.target.adds && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
+    }
+    block_barrier();
 
-    const Work work = work_of<Tile>(p);
-    const int group = static_cast<int>(work.product);
-    const auto row_of_a = [&](int at) -> typename PanelA::Row {
-        const int row = static_cast<int>(work.row) + at, tap = row / g.inputs;
-        const int i = tap / g.w.kernel * g.h.dilation - g.h.pad, j = tap % g.w.kernel * g.w.dilation - g.w.pad;
-        return {row < p.m ? i : outside, j, group * g.inputs + row % g.inputs};
-    };
-    const auto row_of_b = [&](int at) -> typename PanelB::Row {
-        const int column = static_cast<int>(work.column) + at;
-        return {column < p.n ? 0 : outside, 0, group * static_cast<int>(p.n) + column};
-    };
-    PanelA a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, work.k, work.depth);
-    PanelB b(g.dy, row_of_b, 1, 1, g.out_h, g.out_w, work.k, work.depth);
+    constexpr int one = 1;
+    const auto row_of_a = [&](int at) { return tap_row(p, g, work, at); };
+    const auto row_of_b = [&](int at) { return tap_column(p, work, at); };
+    TapsByPixels<Tile, Tile::rows> a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, work.k, work.depth);
+    TapsByPixels<Tile, Tile::columns> b(g.dy, row_of_b, one, one, g.out_h, g.out_w, work.k, work.depth);
     Sums<Tile> sums;
-    multiply_panels<Tile>(a, b, work.depth, buffers, sums, [&] {
-        if (threadIdx.x == 0 && !g.target.adds && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
-    });
-    const int64_t columns_left = p.n - work.column, first = first_column(p, g.target, work.product) + work.column;
+    multiply_panels<Tile>(a, b, work.depth, buffers, sums, [] {});
+
+    const int columns_left = static_cast<int>(p.n - work.column);
+    const int first = first_column(p, g.target, work.product) + static_cast<int>(work.column);
     for_packs<Tile>(sums, p.m - work.row, columns_left, [&](int r, int column, const auto& x) {
         if (g.target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
@@ -258,7 +219,7 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_and_pool(P
         }
         return total;
     };
-    const int64_t to = first_column(p, target, product) + column;
+    const int to = first_column(p, target, product) + static_cast<int>(column);
     if (target.pools) {
         Maximum<T> best = {total_of(0)};
         for (int place = 1; place < target.window(); ++place) best.take(total_of(place), place);
@@ -322,76 +283,95 @@ Problem problem_of(const tilefuse_conv2d_backward_weights_args& args) {
             {1, 1, 1, 1, 1, 1, 1, 1, false, false, nullptr}};
 }
 
+template <class T> void queue_add_and_pool_of(const Context& context, const Product<T>& p, const Target& target) {
+    const int64_t packs = p.products * (p.m / target.window()) * columns_of_sums<T>(p.n) / pack_size<T>;
+    launch_all(TILEFUSE_KERNEL(add_and_pool<T>), p, quotient(packs, add_threads), add_threads, 0, context.stream, target);
+}
+void queue_add_and_pool(const Context& context, const Product<float>& p, const Target& target) {
+    queue_add_and_pool_of(context, p, target);
+}
+void queue_add_and_pool(const Context& context, const Product<double>& p, const Target& target) {
+    queue_add_and_pool_of(context, p, target);
+}
+
 namespace {
 
-template <class Tile> struct Planned {
-    Extents extents;
-    Target target;
-    Cut cut;
-    int rows_of_tile;
-};
+bool nothing(const Extents& e) { return e.m == 0 || e.n == 0 || e.products == 0; }
 
-template <class Tile> Planned<Tile> planned(const Problem& problem) {
-    const int window = problem.target.window();
-    Planned<Tile> plan = {problem.extents, problem.target, cut_of<Tile>(problem.extents), Tile::rows};
-    if (window <= Tile::rows) plan.rows_of_tile = Tile::rows / window * window;
-    plan.cut.tiles_down = quotient(problem.extents.m, plan.rows_of_tile);
-    plan.target.adds = plan.cut.parts > 1 || window > Tile::rows;
-    return plan;
-}
-
-template <class Tile> size_t workspace_of(const Planned<Tile>& plan) {
-    return plan.target.adds ? size_of_sums<typename Tile::T>(plan.extents, plan.cut) : 0;
-}
-
-template <class Tile, class Kernel, class Operands, class Args>
-void multiply_by(const Kernel& kernel, const Context& context, const Planned<Tile>& plan, const Operands& operands,
-                 const Args& args) {
-    using T = typename Tile::T;
-    auto p = product_of<T>(context, plan.extents, plan.cut, finish_of<T>(args));
-    const int64_t blocks = p.tiles_down * p.tiles_across * p.parts * p.products;
-    launch_all(kernel, p, blocks, Tile::threads, 0, context.stream, operands);
-    if (!plan.target.adds) return;
-    const int64_t packs = p.products * (p.m / plan.target.window()) * columns_of_sums<T>(p.n) / pack_size<T>;
-    launch_all(TILEFUSE_KERNEL(add_and_pool<T>), p, quotient(packs, add_threads), add_threads, 0, context.stream, plan.target);
-}
-
-template <class Tile, bool Turned, class Args>
-void convolve_by(const Context& context, const Planned<Tile>& plan, const Args& args) {
+template <class Tile, bool Turned, class Args> void convolve_by(const Context& context, const Plan& plan, const Args& args) {
     auto c = convolution_of<typename Tile::T>(args, plan.target);
     c.rows_of_tile = plan.rows_of_tile;
-    multiply_by(TILEFUSE_KERNEL(convolve<Tile, Turned>), context, plan, c, args);
+    multiply_by<Tile>(TILEFUSE_KERNEL(convolve<Tile, Turned>), context, plan, 0, c, args);
 }
-
-template <class Tile> void queue_by(const Context& context, const Planned<Tile>& plan, const tilefuse_conv2d_args& args) {
+template <class Tile> void queue_by(const Context& context, const Plan& plan, const tilefuse_conv2d_args& args) {
     convolve_by<Tile, false>(context, plan, args);
 }
-template <class Tile>
-void queue_by(const Context& context, const Planned<Tile>& plan, const tilefuse_conv2d_backward_data_args& args) {
+template <class Tile> void queue_by(const Context& context, const Plan& plan, const tilefuse_conv2d_backward_data_args& args) {
     convolve_by<Tile, true>(context, plan, args);
 }
 template <class Tile>
-void queue_by(const Context& context, const Planned<Tile>& plan, const tilefuse_conv2d_backward_weights_args& args) {
-    multiply_by(TILEFUSE_KERNEL(weigh<Tile>), context, plan, gradient_of<typename Tile::T>(args, plan.target), args);
+void queue_by(const Context& context, const Plan& plan, const tilefuse_conv2d_backward_weights_args& args) {
+    const auto g = gradient_of<typename Tile::T>(args, plan.target);
+    multiply_by<Tile>(TILEFUSE_KERNEL(weigh<Tile>), context, plan, 0, g, args);
 }
 
-// body(plan) with how a product is cut up.
+// Whether the large tile will do: by the shape, and by where the arrays lie.
+bool by_packs(int64_t inputs, int64_t outputs, int64_t within) { return inputs % 4 == 0 && outputs % 4 == 0 && within >= 8; }
+bool lean_shape(const tilefuse_conv2d_args& args) {
+    const tilefuse_conv2d_shape& s = args.shape;
+    return args.pool.height == 0 && by_packs(s.c / s.groups, s.f / s.groups, s.c / s.groups);
+}
+bool lean_shape(const tilefuse_conv2d_backward_data_args& args) {
+    const tilefuse_conv2d_shape& s = args.shape;
+    return by_packs(s.f / s.groups, s.f / s.groups, s.f / s.groups);
+}
+bool lean_shape(const tilefuse_conv2d_backward_weights_args& args) {
+    const tilefuse_conv2d_shape& s = args.shape;
+    return by_packs(s.c / s.groups, s.f / s.groups, s.out_w);
+}
+bool aligned(const tilefuse_conv2d_args& args) { return packs_fit({args.x, args.w}); }
+bool aligned(const tilefuse_conv2d_backward_data_args& args) {
+    return packs_fit({args.dy, args.w}) && packs_fit({args.argmax}, 4);
+}
+bool aligned(const tilefuse_conv2d_backward_weights_args& args) {
+    return packs_fit({args.x, args.dy}) && packs_fit({args.argmax}, 4);
+}
+
+// body(Tile{}, plan). How a product is cut up depends on its shape alone, and so do the workspace and the bits; where arrays
+// lie so that the large tile can't read them, the medium one takes its place.
 template <class Args, class Body> void with_plan(const Args& args, Body&& body) {
     const Problem problem = problem_of(args);
-    if (problem.extents.m == 0 || problem.extents.n == 0 || problem.extents.products == 0) return;
     by_dtype(args.dtype, [&](auto zero) {
-        with_tile<decltype(zero)>(problem.extents, [&](auto tile) { body(planned<decltype(tile)>(problem)); });
+        with_tile<decltype(zero)>(problem.extents, lean_shape(args), [&](auto tile) {
+            using Tile = decltype(tile);
+            Plan plan = plan_of<Tile>(problem);
+            if constexpr (lean<Tile>) {
+                if (!aligned(args)) {
+                    const Plan medium = plan_of<MediumFloat>(problem);
+                    plan.rows_of_tile = medium.rows_of_tile;
+                    plan.cut.tiles_down = medium.cut.tiles_down;
+                    plan.cut.tiles_across = medium.cut.tiles_across;
+                    return body(MediumFloat{}, plan);
+                }
+            }
+            body(tile, plan);
+        });
     });
 }
 
 template <class Args> void queue(const Context& context, const Args& args) {
+    if (nothing(problem_of(args).extents)) return;
     check_sizes(args.shape, args.pool);
-    with_plan(args, [&](const auto& plan) { queue_by(context, plan, args); });
+    if (for_matrix_units(args.dtype, args.precision, problem_of(args).extents)) return convolve_on_matrix_units(context, args);
+    with_plan(args, [&](auto tile, const Plan& plan) { queue_by<decltype(tile)>(context, plan, args); });
 }
 
 template <class Args> size_t workspace(const Args& args) {
+    const Extents extents = problem_of(args).extents;
+    if (nothing(extents)) return 0;
+    if (for_matrix_units(args.dtype, args.precision, extents)) return workspace_on_matrix_units(args);
     size_t bytes = 0;
-    with_plan(args, [&](const auto& plan) { bytes = workspace_of(plan); });
+    with_plan(args, [&](auto tile, const Plan& plan) { bytes = workspace_of<typename decltype(tile)::T>(plan); });
     return bytes;
 }
 

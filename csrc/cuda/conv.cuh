@@ -125,20 +125,20 @@ __device__ __forceinline__ int64_t result_row(const Target& t, int phase, const 
     return i < t.h && j < t.w ? (static_cast<int64_t>(p.image) * t.h + i) * t.w + j : -1;
 }
 
-// Counts up by `stride`: along k, in taps and channels, or in images and their pixels.
-class Walk {
+// Counts up: along k, in taps and channels, or in images and their pixels. `Within`: by no more than the lowest digit has.
+template <bool Within> class Walk {
 public:
-    __device__ __forceinline__ Walk(int64_t start, int stride, int middles, int lows) : middles_(middles), lows_(lows) {
-        const int64_t of_high = max(static_cast<int64_t>(middles) * lows, int64_t{1});
+    __device__ __forceinline__ Walk(int64_t start, int stride, const int& most_middles, const int& most_lows)
+        : middles_(most_middles), lows_(most_lows) {
+        const int middles = max(middles_, 1), lows = max(lows_, 1);
+        const int64_t of_high = static_cast<int64_t>(middles) * lows;
         const int rest = static_cast<int>(start % of_high);
-        lows = max(lows, 1);
         high = static_cast<int>(start / of_high);
         middle = rest / lows;
         low = rest % lows;
-        middles = max(middles, 1);
-        step_high_ = stride / lows / middles;
-        step_middle_ = stride / lows % middles;
-        step_low_ = stride % lows;
+        step_high_ = Within ? 0 : stride / lows / middles;
+        step_middle_ = Within ? 0 : stride / lows % middles;
+        step_low_ = Within ? stride : stride % lows;
     }
 
     __device__ __forceinline__ void advance() {
@@ -152,28 +152,155 @@ public:
     int high, middle, low;
 
 private:
-    const int middles_, lows_;
+    const int &middles_, &lows_;
     int step_high_, step_middle_, step_low_;
 };
 
-// N channels of a pixel, from base + channel on; 0 outside of the image.
-template <int N, class T>
-__device__ __forceinline__ Pack<T, N> load_channels(const Images<T>& x, int64_t base, int i, int j, int channel) {
-    const auto within = [](int at, int size) { return static_cast<unsigned>(at) < static_cast<unsigned>(size); };
-    if (!within(i, x.h) || !within(j, x.w)) return {};
-    if (x.argmax == nullptr) return load_upto<N>(x.data + base + ((i * x.w + j) * x.c + channel), N, N > 1);
+// Where some channels lie: from base + channel on, of the pixel (i, j).
+struct Spot {
+    int64_t base;
+    int i, j, channel;
+};
+
+template <class T> __device__ __forceinline__ bool inside(const Images<T>& x, const Spot& s) {
+    return static_cast<unsigned>(s.i) < static_cast<unsigned>(x.h) && static_cast<unsigned>(s.j) < static_cast<unsigned>(x.w);
+}
+// Of images as they lie.
+template <class T> __device__ __forceinline__ const T* address(const Images<T>& x, const Spot& s) {
+    return x.data + s.base + ((s.i * x.w + s.j) * x.c + s.channel);
+}
+
+// N channels; 0 outside of the image.
+template <int N, class T> __device__ __forceinline__ Pack<T, N> load_channels(const Images<T>& x, const Spot& s) {
+    if (!inside(x, s)) return {};
+    if (x.argmax == nullptr) return load_upto<N>(address(x, s), N, N > 1);
     const auto over = [](int a, uint32_t reciprocal) {
         return static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(a)) * reciprocal >> 31);
     };
-    const int row = over(i, x.reciprocal_h), column = over(j, x.reciprocal_w);
+    const int row = over(s.i, x.reciprocal_h), column = over(s.j, x.reciprocal_w);
     if (row >= x.windows_h || column >= x.windows_w) return {};
-    const int64_t at = base + ((row * x.windows_w + column) * x.c + channel);
+    const int64_t at = s.base + ((row * x.windows_w + column) * x.c + s.channel);
     Pack<T, N> y = load_upto<N>(x.data + at, N, N > 1);
     const Pack<uint8_t, N> largest = load_upto<N>(x.argmax + at, N, N > 1);
-    const int here = (i - row * x.pool_h) * x.pool_w + j - column * x.pool_w;
+    const int here = (s.i - row * x.pool_h) * x.pool_w + s.j - column * x.pool_w;
     TILEFUSE_UNROLL_ALL
     for (int e = 0; e < N; ++e) y.of[e] = largest.of[e] == here ? y.of[e] : T(0);
     return y;
+}
+
+// A thread's way along k through taps and their channels, for rows that are pixels, or for columns of weights. What is the
+// same for all threads stays in memory (shared, or the kernel's parameters).
+template <bool Within> class AlongTaps {
+public:
+    __device__ __forceinline__ AlongTaps(const int& step_h, const int& step_w, const int& taps_w, const int& channels,
+                                         int64_t k, int depth, int first, int distance)
+        : step_h_(step_h), step_w_(step_w), walk_(k + first, distance, taps_w, channels), depth_(depth - first) {}
+
+    // What a row has here; nothing past the end of k, which is `ahead` nearer than when the step began.
+    __device__ __forceinline__ Spot spot(const Pixel& row, int ahead) const {
+        const int i = ahead < depth_ ? row.i + walk_.high * step_h_ : outside;
+        return {row.base, i, row.j + walk_.middle * step_w_, walk_.low};
+    }
+    __device__ __forceinline__ void advance() { walk_.advance(); }
+    __device__ __forceinline__ void end_step(int depth) { depth_ -= depth; }
+
+private:
+    const int &step_h_, &step_w_;
+    Walk<Within> walk_;
+    int depth_;  // of k, from this thread's first element on
+};
+
+// A thread's way along k through images and their pixels, for one row: a tap, as an offset, and a channel.
+struct TapRow {
+    int i, j, channel;
+};
+template <bool Within> class AlongPixels {
+public:
+    __device__ __forceinline__ AlongPixels(const TapRow& row, const int& stride_h, const int& stride_w, const int& out_h,
+                                           const int& out_w, int64_t k, int depth, int first, int distance)
+        : row_(row), stride_h_(stride_h), stride_w_(stride_w), walk_(k + first, distance, out_h, out_w),
+          depth_(depth - first) {}
+
+    template <class T> __device__ __forceinline__ Spot spot(const Images<T>& images, int ahead) const {
+        const int i = ahead < depth_ ? walk_.middle * stride_h_ + row_.i : outside;
+        return {walk_.high * images.image, i, walk_.low * stride_w_ + row_.j, row_.channel};
+    }
+    __device__ __forceinline__ void advance() { walk_.advance(); }
+    __device__ __forceinline__ void end_step(int depth) { depth_ -= depth; }
+
+private:
+    const TapRow row_;
+    const int &stride_h_, &stride_w_;
+    Walk<Within> walk_;
+    int depth_;
+};
+
+// ---- a block's share ------------------------------------------------------------------------------------------------
+
+// Where a product's columns begin in the rows of C.
+template <class T> __device__ __forceinline__ int first_column(const Product<T>& p, const Target& target, int64_t product) {
+    return static_cast<int>(product / target.phases() * p.n);
+}
+
+// What a block of a convolution computes. It lies in shared memory, since the loop needs the registers.
+template <bool Turned, int Rows, int Columns> struct Assignment {
+    Work work;
+    Taps h, w;
+    int group, rows, depth;
+    StoredPixel pixels[Rows], columns[Columns];  // columns of weights
+    int64_t results[Rows];                       // the rows of the whole result
+
+    // By all threads of a block, of which there are no fewer than rows or columns.
+    template <class Tile, class T> __device__ __forceinline__ void make(const Product<T>& p, const Convolution<T>& c) {
+        const int thread = static_cast<int>(threadIdx.x);
+        const Target& target = c.target;
+        if (thread == 0) {
+            work = work_of<Tile>(p);
+            work.row = work.row / Rows * c.rows_of_tile;
+            const int phase = static_cast<int>(work.product % target.phases());
+            h = taps_of<Turned>(c.h, phase / target.phases_w);
+            w = taps_of<Turned>(c.w, phase % target.phases_w);
+            group = static_cast<int>(work.product / target.phases());
+            rows = static_cast<int>(p.m - work.row < c.rows_of_tile ? p.m - work.row : c.rows_of_tile);
+            const int64_t left = static_cast<int64_t>(h.count) * w.count * c.inputs - work.k;
+            depth = static_cast<int>(left < 0 ? 0 : left < work.depth ? left : work.depth);
+        }
+        block_barrier();
+        if (thread < Rows) {
+            Pixel pixel = {0, outside, 0};
+            results[thread] = -1;
+            if (thread < rows) {
+                const Place place = place_of(target, work.row + thread);
+                pixel = {place.image * c.images.image + group * c.inputs, place.i * (Turned ? 1 : c.h.stride) + h.first,
+                         place.j * (Turned ? 1 : c.w.stride) + w.first};
+                results[thread] = result_row(target, static_cast<int>(work.product % target.phases()), place);
+            }
+            store_pixel(pixels + thread, pixel);
+        }
+        if (Turned && thread < Columns) {
+            const int64_t column = work.column + thread;
+            const int i = column < p.n ? h.index : outside;
+            store_pixel(columns + thread, {column * c.matrix.stride + group * c.inputs, i, w.index});
+        }
+        block_barrier();
+    }
+
+    // The block's part of the weights, forward.
+    template <class T> __device__ __forceinline__ const T* weights(const Product<T>& p, const Matrix<T>& matrix) const {
+        return matrix.data + work.k * matrix.k_stride + group * p.n + work.column;
+    }
+};
+
+// Of the gradient of weights: the taps and channels, and the columns.
+template <class T>
+__device__ __forceinline__ TapRow tap_row(const Product<T>& p, const Gradient<T>& g, const Work& work, int at) {
+    const int row = static_cast<int>(work.row) + at, tap = row / g.inputs;
+    const int i = tap / g.w.kernel * g.h.dilation - g.h.pad, j = tap % g.w.kernel * g.w.dilation - g.w.pad;
+    return {row < p.m ? i : outside, j, static_cast<int>(work.product) * g.inputs + row % g.inputs};
+}
+template <class T> __device__ __forceinline__ TapRow tap_column(const Product<T>& p, const Work& work, int at) {
+    const int column = static_cast<int>(work.column) + at;
+    return {column < p.n ? 0 : outside, 0, static_cast<int>(work.product * p.n) + column};
 }
 
 // What an epilogue without an update gets.
@@ -205,19 +332,18 @@ __device__ __forceinline__ void finish_window(const Finish<T>& f, const Target& 
     store_upto(target.argmax + window * f.n + column, best.place, columns_left, f.packs);
 }
 
-// Windows that lie one below the other in shared memory, for the threads of a block.
-template <class T>
-__device__ __forceinline__ void pool_windows(const Finish<T>& f, const Target& target, const T* rows, int pitch, int windows,
-                                             int columns, int threads, int64_t window, int64_t column, int64_t columns_left) {
+// Windows that lie one below the other in shared memory, whose packs are at(row, column), for the threads of a block.
+template <class T, class At>
+__device__ __forceinline__ void pool_windows(const Finish<T>& f, const Target& target, At at, int windows, int columns,
+                                             int threads, int64_t window, int column, int columns_left) {
     constexpr int pack = pack_size<T>;
     const int packs = columns / pack;
     TILEFUSE_UNROLL(1)
     for (int i = static_cast<int>(threadIdx.x); i < windows * packs; i += threads) {
-        const int c = i % packs * pack;
+        const int c = i % packs * pack, row = i / packs * target.window();
         if (c >= columns_left) continue;
-        const T* from = rows + i / packs * target.window() * pitch + c;
-        Maximum<T> best = {load_pack<pack>(from)};
-        for (int place = 1; place < target.window(); ++place) best.take(load_pack<pack>(from + place * pitch), place);
+        Maximum<T> best = {load_pack<pack>(at(row, c))};
+        for (int place = 1; place < target.window(); ++place) best.take(load_pack<pack>(at(row + place, c)), place);
         finish_window(f, target, best, window + i / packs, column + c, columns_left - c);
     }
 }
@@ -317,5 +443,44 @@ template <class T> Finish<T> finish_of(const tilefuse_conv2d_backward_weights_ar
     e.parameter = args.kernel;
     return finish_to<T>(args.dw, TILEFUSE_STORED_WHOLE, s.f, s.f, whole_channels<T>(s.f / s.groups, {}, nullptr), 0, e);
 }
+
+// A problem cut up for a tile.
+struct Plan {
+    Extents extents;
+    Target target;
+    Cut cut;
+    int rows_of_tile;
+};
+
+template <class Tile> Plan plan_of(const Problem& problem) {
+    const int window = problem.target.window();
+    Plan plan = {problem.extents, problem.target, cut_of<Tile>(problem.extents), Tile::rows};
+    if (window <= Tile::rows) plan.rows_of_tile = Tile::rows / window * window;
+    plan.cut.tiles_down = quotient(problem.extents.m, plan.rows_of_tile);
+    plan.target.adds = plan.cut.parts > 1 || window > Tile::rows;
+    return plan;
+}
+
+template <class T> size_t workspace_of(const Plan& plan) {
+    return plan.target.adds ? size_of_sums<T>(plan.extents, plan.cut) : 0;
+}
+
+// Adds the parts' sums, in the order of k, and pools them (conv.cu).
+void queue_add_and_pool(const Context& context, const Product<float>& p, const Target& target);
+void queue_add_and_pool(const Context& context, const Product<double>& p, const Target& target);
+
+// `kernel` on all tiles, and what comes after it.
+template <class Tile, class T, class Operands, class Args>
+void multiply_by(const Kernel<Product<T>, Operands>& kernel, const Context& context, const Plan& plan, size_t shared_bytes,
+                 const Operands& operands, const Args& args) {
+    const auto p = product_of<T>(context, plan.extents, plan.cut, finish_of<T>(args));
+    const int64_t blocks = p.tiles_down * p.tiles_across * p.parts * p.products;
+    launch_all(kernel, p, blocks, Tile::threads, shared_bytes, context.stream, operands);
+    if (plan.target.adds) queue_add_and_pool(context, p, plan.target);
+}
+
+// On matrix units (conv_mma.cu).
+template <class Args> void convolve_on_matrix_units(const Context& context, const Args& args);
+template <class Args> size_t workspace_on_matrix_units(const Args& args);
 
 }  // namespace tilefuse::cuda::convolutions

@@ -226,7 +226,7 @@ void matmul(const Context& context, const tilefuse_matmul_args& args) {
     if (args.m == 0 || args.n == 0 || products_of(args) == 0) return;
     if (for_matrix_units(args)) return matmul_on_matrix_units(context, args);
     by_dtype(args.dtype, [&](auto zero) {
-        with_tile<decltype(zero)>(extents_of(args), [&](auto tile) { matmul_by<decltype(tile)>(context, args); });
+        with_tile<decltype(zero)>(extents_of(args), true, [&](auto tile) { matmul_by<decltype(tile)>(context, args); });
     });
 }
 
@@ -234,7 +234,7 @@ size_t matmul_workspace(const tilefuse_matmul_args& args) {
     if (for_matrix_units(args)) return workspace_on_matrix_units(args);
     size_t bytes = 0;
     by_dtype(args.dtype, [&](auto zero) {
-        with_tile<decltype(zero)>(extents_of(args), [&](auto tile) { bytes = workspace_by<decltype(tile)>(args); });
+        with_tile<decltype(zero)>(extents_of(args), true, [&](auto tile) { bytes = workspace_by<decltype(tile)>(args); });
     });
     return bytes;
 }

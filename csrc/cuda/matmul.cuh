@@ -326,7 +326,9 @@ template <class T> size_t bytes_of_sums(const Extents& e, const Cut& cut) {
 void queue_add_parts(const Context& context, const Product<float>& p);
 void queue_add_parts(const Context& context, const Product<double>& p);
 
-// Products on matrix units (matmul_mma.cu).
+// Products on matrix units (matmul_mma.cu). Whether a GPU has them, or an error that names the op.
+bool for_matrix_units(tilefuse_dtype dtype, tilefuse_precision precision, const Extents& e);
+void check_matrix_units(const char* op);
 bool for_matrix_units(const tilefuse_matmul_args& args);
 void matmul_on_matrix_units(const Context& context, const tilefuse_matmul_args& args);
 size_t workspace_on_matrix_units(const tilefuse_matmul_args& args);

@@ -79,7 +79,7 @@ protected:
     static constexpr int elements = Depth / 2, packs = elements / pack;
     static constexpr int k_distance = 2 * pack, k_distance_of_elements = 2, at_distance = Width / pack;
 
-    __device__ __forceinline__ explicit Panel(const Reading& reading) : reading_(reading) {
+    __device__ __forceinline__ explicit Panel(Reading reading) : reading_(reading) {
         const int thread = static_cast<int>(threadIdx.x);
         switch (reading_) {
             case Reading::packs_along_k: place(thread / 2, thread % 2 * pack); break;
@@ -94,7 +94,7 @@ protected:
         for (int e = 0; e < pack; ++e) held_[i * pack + e] = x.of[e];
     }
 
-    const Reading& reading_;
+    const Reading reading_;
     int at_, k_;
     T held_[elements] = {};
 
@@ -274,12 +274,12 @@ __device__ __forceinline__ void for_packs(Sums<Tile>& sums, int64_t rows, int64_
 
 // ---- what to launch -------------------------------------------------------------------------------------------------
 
-// body(Tile{}) with the tile for these extents.
-template <class T, class Body> void with_tile(const Extents& e, Body&& body) {
+// body(Tile{}) with the tile for these extents, of float32 the large one only where it may be.
+template <class T, class Body> void with_tile(const Extents& e, bool may_be_large, Body&& body) {
     if constexpr (sizeof(T) == 4) {
         const double large = cost_of<LargeFloat>(e, 1), medium = cost_of<MediumFloat>(e, 0.85);
         const double small = cost_of<SmallFloat>(e, 0.6);
-        if (large < medium && large < small) return body(LargeFloat{});
+        if (may_be_large && large < medium && large < small) return body(LargeFloat{});
         return medium < small ? body(MediumFloat{}) : body(SmallFloat{});
     } else {
         return cost_of<MediumDouble>(e, 1) < cost_of<SmallDouble>(e, 0.8) ? body(MediumDouble{}) : body(SmallDouble{});
