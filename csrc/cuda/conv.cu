@@ -22,9 +22,10 @@ template <class Tile, int Width> class PixelsByTaps : public Panel<typename Tile
 
 public:
     __device__ __forceinline__ PixelsByTaps(const Images<T>& images, const StoredPixel* pixels, const int& step_h,
-                                            const int& step_w, const int& taps_w, const int& channels, int64_t k, int depth)
+                                            const int& step_w, const int& taps_w, const int& channels,
+                                            const Steps& steps, int64_t k, int depth)
         : Base(lean<Tile> ? Reading::packs_along_k : images.reading), images_(images), pixels_(pixels + at_),
-          along_(step_h, step_w, taps_w, channels, k, depth, k_, k_distance) {}
+          along_(step_h, step_w, taps_w, channels, steps, k, depth, k_, k_distance) {}
 
     __device__ __forceinline__ void fetch() {
         if (Base::reading_ == Reading::packs_along_k) {
@@ -62,9 +63,9 @@ template <class Tile, int Width> class TapsByPixels : public Panel<typename Tile
 public:
     template <class RowOf>
     __device__ __forceinline__ TapsByPixels(const Images<T>& images, RowOf row_of, const int& stride_h, const int& stride_w,
-                                            const int& out_h, const int& out_w, int64_t k, int depth)
+                                            const int& out_h, const int& out_w, const Steps& steps, int64_t k, int depth)
         : Base(lean<Tile> ? Reading::packs_across : images.reading), images_(images),
-          along_(row_of(at_), stride_h, stride_w, out_h, out_w, k, depth, k_,
+          along_(row_of(at_), stride_h, stride_w, out_h, out_w, steps, k, depth, k_,
                  by_packs() ? k_distance : k_distance_of_elements) {}
 
     __device__ __forceinline__ void fetch() {
@@ -133,16 +134,17 @@ template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threa
     using BlockShare = Assignment<Turned, Tile::rows, Tile::columns>;
     TILEFUSE_SHARED(Buffers<Tile>, buffers);
     TILEFUSE_SHARED(BlockShare, share);
-    share.template make<Tile>(p, c);
+    share.template make<Tile>(p, c, 2 * Tile::pack);
 
     const Target& target = c.target;
     const Work& work = share.work;
     const Taps &h = share.h, &w = share.w;
-    PixelsByTaps<Tile, Tile::rows> a(c.images, share.pixels, h.step, w.step, w.count, c.inputs, work.k, share.depth);
+    PixelsByTaps<Tile, Tile::rows> a(c.images, share.pixels, h.step, w.step, w.count, c.inputs, share.steps, work.k,
+                                     share.depth);
     Sums<Tile> sums;
     if constexpr (Turned) {
-        PixelsByTaps<Tile, Tile::columns> b(c.weights, share.columns, h.index_step, w.index_step, w.count, c.inputs, work.k,
-                                            share.depth);
+        PixelsByTaps<Tile, Tile::columns> b(c.weights, share.columns, h.index_step, w.index_step, w.count, c.inputs,
+                                            share.steps, work.k, share.depth);
         multiply_panels<Tile>(a, b, share.depth, buffers, sums, [] {});
     } else {
         Matrix<T> matrix = c.matrix;
@@ -151,15 +153,14 @@ template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threa
         multiply_panels<Tile>(a, b, share.depth, buffers, sums, [] {});
     }
 
-    const int columns_left = static_cast<int>(p.n - work.column);
-    const int first = first_column(p, target, work.product) + static_cast<int>(work.column);
     if (!lean<Tile> && target.pools && !target.adds)
-        return pool_tile<Tile>(p.finish, target, sums, buffers, work.row, share.rows, first, columns_left);
-    for_packs<Tile>(sums, share.rows, columns_left, [&](int r, int column, const auto& x) {
+        return pool_tile<Tile>(p.finish, target, sums, buffers, work.row, share.rows, share.first_column, share.columns_left);
+    for_packs<Tile>(sums, share.rows, share.columns_left, [&](int r, int column, const auto& x) {
         if (target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
         } else if (share.results[r] >= 0) {
-            finish<false>(p.finish, no_step<T>, x, 0, share.results[r], first + column, columns_left - column);
+            finish<false>(p.finish, no_step<T>, x, 0, share.results[r], share.first_column + column,
+                          share.columns_left - column);
         }
     });
 }
@@ -168,19 +169,16 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     weigh(Product<typename Tile::T> p, Gradient<typename Tile::T> g) {
     using T = typename Tile::T;
     TILEFUSE_SHARED(Buffers<Tile>, buffers);
-    TILEFUSE_SHARED(StepMemory<T>, step_memory);
-    TILEFUSE_SHARED(Work, work);
-    if (threadIdx.x == 0) {
-        work = work_of<Tile>(p);
-        if (!g.target.adds && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
-    }
-    block_barrier();
+    TILEFUSE_SHARED(Weighing<T>, share);
+    share.template make<Tile>(p, g);
 
     constexpr int one = 1;
+    const Work& work = share.work;
     const auto row_of_a = [&](int at) { return tap_row(p, g, work, at); };
     const auto row_of_b = [&](int at) { return tap_column(p, work, at); };
-    TapsByPixels<Tile, Tile::rows> a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, work.k, work.depth);
-    TapsByPixels<Tile, Tile::columns> b(g.dy, row_of_b, one, one, g.out_h, g.out_w, work.k, work.depth);
+    TapsByPixels<Tile, Tile::rows> a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, share.steps_x, work.k,
+                                     work.depth);
+    TapsByPixels<Tile, Tile::columns> b(g.dy, row_of_b, one, one, g.out_h, g.out_w, share.steps_dy, work.k, work.depth);
     Sums<Tile> sums;
     multiply_panels<Tile>(a, b, work.depth, buffers, sums, [] {});
 
@@ -190,7 +188,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
         if (g.target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
         } else {
-            finish<false>(p.finish, step_memory.step(), x, 0, work.row + r, first + column, columns_left - column);
+            finish<false>(p.finish, share.step_memory.step(), x, 0, work.row + r, first + column, columns_left - column);
         }
     });
 }

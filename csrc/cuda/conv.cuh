@@ -125,26 +125,33 @@ __device__ __forceinline__ int64_t result_row(const Target& t, int phase, const 
     return i < t.h && j < t.w ? (static_cast<int64_t>(p.image) * t.h + i) * t.w + j : -1;
 }
 
-// Counts up: along k, in taps and channels, or in images and their pixels. `Within`: by no more than the lowest digit has.
+// Counts up: along k, in taps and channels, or in images and their pixels. What is the same for all threads of a block stays
+// in memory, shared or the kernel's parameters: they have no registers to spare. `Within`: by steps of no more than the lowest
+// digit's size.
+struct Steps {
+    int high, middle, low;
+};
+__device__ __forceinline__ Steps steps_of(int distance, int middles, int lows) {
+    middles = max(middles, 1);
+    lows = max(lows, 1);
+    return {distance / lows / middles, distance / lows % middles, distance % lows};
+}
+
 template <bool Within> class Walk {
 public:
-    __device__ __forceinline__ Walk(int64_t start, int stride, const int& most_middles, const int& most_lows)
-        : middles_(most_middles), lows_(most_lows) {
-        const int middles = max(middles_, 1), lows = max(lows_, 1);
-        const int64_t of_high = static_cast<int64_t>(middles) * lows;
+    __device__ __forceinline__ Walk(int64_t start, int distance, const Steps& steps, const int& middles, const int& lows)
+        : distance_(distance), steps_(steps), middles_(middles), lows_(lows) {
+        const int low_limit = max(lows, 1), middle_limit = max(middles, 1);
+        const int64_t of_high = static_cast<int64_t>(middle_limit) * low_limit;
         const int rest = static_cast<int>(start % of_high);
         high = static_cast<int>(start / of_high);
-        middle = rest / lows;
-        low = rest % lows;
-        step_high_ = Within ? 0 : stride / lows / middles;
-        step_middle_ = Within ? 0 : stride / lows % middles;
-        step_low_ = Within ? stride : stride % lows;
+        middle = rest / low_limit;
+        low = rest % low_limit;
     }
 
     __device__ __forceinline__ void advance() {
-        low += step_low_;
-        middle += step_middle_;
-        high += step_high_;
+        low += Within ? distance_ : steps_.low;
+        if (!Within) middle += steps_.middle, high += steps_.high;
         if (low >= lows_) low -= lows_, ++middle;
         if (middle >= middles_) middle -= middles_, ++high;
     }
@@ -152,8 +159,9 @@ public:
     int high, middle, low;
 
 private:
+    const int distance_;
+    const Steps& steps_;
     const int &middles_, &lows_;
-    int step_high_, step_middle_, step_low_;
 };
 
 // Where some channels lie: from base + channel on, of the pixel (i, j).
@@ -188,13 +196,12 @@ template <int N, class T> __device__ __forceinline__ Pack<T, N> load_channels(co
     return y;
 }
 
-// A thread's way along k through taps and their channels, for rows that are pixels, or for columns of weights. What is the
-// same for all threads stays in memory (shared, or the kernel's parameters).
+// A thread's way along k through taps and their channels, for rows that are pixels, or for columns of weights.
 template <bool Within> class AlongTaps {
 public:
     __device__ __forceinline__ AlongTaps(const int& step_h, const int& step_w, const int& taps_w, const int& channels,
-                                         int64_t k, int depth, int first, int distance)
-        : step_h_(step_h), step_w_(step_w), walk_(k + first, distance, taps_w, channels), depth_(depth - first) {}
+                                         const Steps& steps, int64_t k, int depth, int first, int distance)
+        : step_h_(step_h), step_w_(step_w), walk_(k + first, distance, steps, taps_w, channels), depth_(depth - first) {}
 
     // What a row has here; nothing past the end of k, which is `ahead` nearer than when the step began.
     __device__ __forceinline__ Spot spot(const Pixel& row, int ahead) const {
@@ -217,8 +224,8 @@ struct TapRow {
 template <bool Within> class AlongPixels {
 public:
     __device__ __forceinline__ AlongPixels(const TapRow& row, const int& stride_h, const int& stride_w, const int& out_h,
-                                           const int& out_w, int64_t k, int depth, int first, int distance)
-        : row_(row), stride_h_(stride_h), stride_w_(stride_w), walk_(k + first, distance, out_h, out_w),
+                                           const int& out_w, const Steps& steps, int64_t k, int depth, int first, int distance)
+        : row_(row), stride_h_(stride_h), stride_w_(stride_w), walk_(k + first, distance, steps, out_h, out_w),
           depth_(depth - first) {}
 
     template <class T> __device__ __forceinline__ Spot spot(const Images<T>& images, int ahead) const {
@@ -246,12 +253,15 @@ template <class T> __device__ __forceinline__ int first_column(const Product<T>&
 template <bool Turned, int Rows, int Columns> struct Assignment {
     Work work;
     Taps h, w;
-    int group, rows, depth;
+    Steps steps;
+    int group, depth;
+    int rows, columns_left, first_column;  // in C
     StoredPixel pixels[Rows], columns[Columns];  // columns of weights
     int64_t results[Rows];                       // the rows of the whole result
 
-    // By all threads of a block, of which there are no fewer than rows or columns.
-    template <class Tile, class T> __device__ __forceinline__ void make(const Product<T>& p, const Convolution<T>& c) {
+    // By all threads of a block, of which there are no fewer than rows or columns. They will go along k by `distance`.
+    template <class Tile, class T>
+    __device__ __forceinline__ void make(const Product<T>& p, const Convolution<T>& c, int distance) {
         const int thread = static_cast<int>(threadIdx.x);
         const Target& target = c.target;
         if (thread == 0) {
@@ -260,8 +270,11 @@ template <bool Turned, int Rows, int Columns> struct Assignment {
             const int phase = static_cast<int>(work.product % target.phases());
             h = taps_of<Turned>(c.h, phase / target.phases_w);
             w = taps_of<Turned>(c.w, phase % target.phases_w);
+            steps = steps_of(distance, w.count, c.inputs);
             group = static_cast<int>(work.product / target.phases());
             rows = static_cast<int>(p.m - work.row < c.rows_of_tile ? p.m - work.row : c.rows_of_tile);
+            columns_left = static_cast<int>(p.n - work.column);
+            first_column = group * static_cast<int>(p.n) + static_cast<int>(work.column);
             const int64_t left = static_cast<int64_t>(h.count) * w.count * c.inputs - work.k;
             depth = static_cast<int>(left < 0 ? 0 : left < work.depth ? left : work.depth);
         }
@@ -291,7 +304,25 @@ template <bool Turned, int Rows, int Columns> struct Assignment {
     }
 };
 
-// Of the gradient of weights: the taps and channels, and the columns.
+// The same of the gradient of weights: what a block computes, and its rows and columns.
+template <class T> struct Weighing {
+    Work work;
+    Steps steps_x, steps_dy;
+    StepMemory<T> step_memory;
+
+    __device__ __forceinline__ static int distance(const Images<T>& images) {
+        return images.reading == Reading::packs_across ? 2 * pack_size<T> : 2;
+    }
+    template <class Tile> __device__ __forceinline__ void make(const Product<T>& p, const Gradient<T>& g) {
+        if (threadIdx.x == 0) {
+            work = work_of<Tile>(p);
+            steps_x = steps_of(distance(g.x), g.out_h, g.out_w);
+            steps_dy = steps_of(distance(g.dy), g.out_h, g.out_w);
+            if (!g.target.adds && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
+        }
+        block_barrier();
+    }
+};
 template <class T>
 __device__ __forceinline__ TapRow tap_row(const Product<T>& p, const Gradient<T>& g, const Work& work, int at) {
     const int row = static_cast<int>(work.row) + at, tap = row / g.inputs;

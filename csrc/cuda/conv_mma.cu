@@ -18,9 +18,10 @@ __device__ __forceinline__ void copy_pack(float* to, const Images<float>& images
 template <int Width> class MmaPixelsByTaps : public MmaPanel<float, Width> {
 public:
     __device__ __forceinline__ MmaPixelsByTaps(const Images<float>& images, const StoredPixel* pixels, const int& step_h,
-                                               const int& step_w, const int& taps_w, const int& channels, int64_t k, int left)
+                                               const int& step_w, const int& taps_w, const int& channels,
+                                               const Steps& steps, int64_t k, int left)
         : Base(true), images_(images), pixels_(pixels), first_(thread() % (depth / width()) * width()),
-          along_(step_h, step_w, taps_w, channels, k, left, first_, depth) {}
+          along_(step_h, step_w, taps_w, channels, steps, k, left, first_, depth) {}
 
     __device__ __forceinline__ void copy(float* buffer) {
         if (by_packs()) {
@@ -60,9 +61,10 @@ template <int Width> class MmaTapsByPixels : public MmaPanel<float, Width> {
 public:
     template <class RowOf>
     __device__ __forceinline__ MmaTapsByPixels(const Images<float>& images, RowOf row_of, const int& stride_h,
-                                               const int& stride_w, const int& out_h, const int& out_w, int64_t k, int left)
+                                               const int& stride_w, const int& out_h, const int& out_w,
+                                               const Steps& steps, int64_t k, int left)
         : Base(false), images_(images), at_(thread() * width() % Width), first_(thread() * width() / Width),
-          along_(row_of(at_), stride_h, stride_w, out_h, out_w, k, left, first_, 2 * width()) {}
+          along_(row_of(at_), stride_h, stride_w, out_h, out_w, steps, k, left, first_, 2 * width()) {}
 
     __device__ __forceinline__ void copy(float* buffer) {
         if (by_packs()) {
@@ -101,16 +103,16 @@ template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threa
     using BlockShare = Assignment<Turned, Tile::rows, Tile::columns>;
     TILEFUSE_SHARED(BlockShare, share);
     float* const buffers = dynamic_shared<float>();
-    share.template make<Tile>(p, c);
+    share.template make<Tile>(p, c, Tile::depth);
 
     const Target& target = c.target;
     const Work& work = share.work;
     const Taps &h = share.h, &w = share.w;
-    MmaPixelsByTaps<Tile::rows> a(c.images, share.pixels, h.step, w.step, w.count, c.inputs, work.k, share.depth);
+    MmaPixelsByTaps<Tile::rows> a(c.images, share.pixels, h.step, w.step, w.count, c.inputs, share.steps, work.k, share.depth);
     MmaSums<Tile> sums = {};
     if constexpr (Turned) {
-        MmaPixelsByTaps<Tile::columns> b(c.weights, share.columns, h.index_step, w.index_step, w.count, c.inputs, work.k,
-                                         share.depth);
+        MmaPixelsByTaps<Tile::columns> b(c.weights, share.columns, h.index_step, w.index_step, w.count, c.inputs, share.steps,
+                                         work.k, share.depth);
         multiply_panels<Tile>(a, b, share.depth, buffers, sums, [] {});
     } else {
         MmaOperand<float, Tile::columns> b(c.matrix, share.weights(p, c.matrix), p.n - work.column, share.depth);
@@ -118,41 +120,35 @@ template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threa
     }
     stage_sums<Tile>(sums, buffers);
 
-    const int columns_left = static_cast<int>(p.n - work.column);
-    const int first = first_column(p, target, work.product) + static_cast<int>(work.column);
     if (target.pools && !target.adds) {
         return pool_windows(p.finish, target, [&](int r, int at) { return buffers + place_in_tile<Tile>(r, at); },
-                            share.rows / target.window(), Tile::columns, Tile::threads, work.row / target.window(), first,
-                            columns_left);
+                            share.rows / target.window(), Tile::columns, Tile::threads, work.row / target.window(),
+                            share.first_column, share.columns_left);
     }
-    const int column = column_of_thread<Tile>();
-    if (column >= columns_left) return;
-    const auto bias = bias_of(p.finish, first + column, columns_left - column);
+    const int column = column_of_thread<Tile>(), columns_left = share.columns_left - column;
+    if (columns_left <= 0) return;
+    const auto bias = bias_of(p.finish, share.first_column + column, columns_left);
     for_staged_packs<Tile>(buffers, share.rows, [&](int r, const auto& x) {
         if (target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
         } else if (share.results[r] >= 0) {
-            finish<false>(p.finish, no_step<float>, x, 0, share.results[r], first + column, columns_left - column, &bias);
+            finish<false>(p.finish, no_step<float>, x, 0, share.results[r], share.first_column + column, columns_left, &bias);
         }
     });
 }
 
 template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     weigh_mma(Product<float> p, Gradient<float> g) {
-    TILEFUSE_SHARED(StepMemory<float>, step_memory);
-    TILEFUSE_SHARED(Work, work);
+    TILEFUSE_SHARED(Weighing<float>, share);
     float* const buffers = dynamic_shared<float>();
-    if (threadIdx.x == 0) {
-        work = work_of<Tile>(p);
-        if (!g.target.adds && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
-    }
-    block_barrier();
+    share.template make<Tile>(p, g);
 
     constexpr int one = 1;
+    const Work& work = share.work;
     const auto row_of_a = [&](int at) { return tap_row(p, g, work, at); };
     const auto row_of_b = [&](int at) { return tap_column(p, work, at); };
-    MmaTapsByPixels<Tile::rows> a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, work.k, work.depth);
-    MmaTapsByPixels<Tile::columns> b(g.dy, row_of_b, one, one, g.out_h, g.out_w, work.k, work.depth);
+    MmaTapsByPixels<Tile::rows> a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, share.steps_x, work.k, work.depth);
+    MmaTapsByPixels<Tile::columns> b(g.dy, row_of_b, one, one, g.out_h, g.out_w, share.steps_dy, work.k, work.depth);
     MmaSums<Tile> sums = {};
     multiply_panels<Tile>(a, b, work.depth, buffers, sums, [] {});
     stage_sums<Tile>(sums, buffers);
@@ -164,7 +160,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
         if (g.target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
         } else {
-            finish<false>(p.finish, step_memory.step(), x, 0, work.row + r, first + column, columns_left - column);
+            finish<false>(p.finish, share.step_memory.step(), x, 0, work.row + r, first + column, columns_left - column);
         }
     });
 }
