@@ -8,6 +8,7 @@
 #include "tilefuse/loss.h"
 #include "tilefuse/matmul.h"
 #include "tilefuse/mlp.h"
+#include "tilefuse/norm.h"
 #include "tilefuse/optimizer.h"
 #include "tilefuse/softmax.h"
 
@@ -22,6 +23,10 @@
     kernel(activation_backward)       \
     kernel(softmax)                   \
     kernel(softmax_backward)          \
+    kernel(batch_norm)                \
+    kernel(batch_norm_backward)       \
+    kernel(layer_norm)                \
+    kernel(layer_norm_backward)       \
     kernel(loss)                      \
     kernel(dropout_mask)              \
     kernel(dropout)                   \

@@ -42,6 +42,14 @@ from .losses import (
     softmax_cross_entropy,
 )
 from .matmul import matmul
+from .norm import (
+    batch_norm,
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from .optimizers import (
     adagrad_step,
     adam_step,
@@ -64,6 +72,8 @@ __all__ = [
     "adagrad_step",
     "adam_step",
     "adamw_step",
+    "batch_norm",
+    "batch_norm_backward",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "clip_by_global_norm",
@@ -79,6 +89,8 @@ __all__ = [
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "layer_norm",
+    "layer_norm_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
@@ -88,6 +100,8 @@ __all__ = [
     "momentum_step",
     "relu",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "rmsprop_step",
     "selu",
     "selu_backward",

@@ -49,6 +49,14 @@ from .losses import (
     softmax_cross_entropy,
 )
 from .matmul import matmul
+from .norm import (
+    batch_norm,
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from .optimizers import (
     adagrad_step,
     adam_step,
@@ -66,6 +74,8 @@ __all__ = [
     "adagrad_step",
     "adam_step",
     "adamw_step",
+    "batch_norm",
+    "batch_norm_backward",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "clip_by_global_norm",
@@ -82,6 +92,8 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "get_array_module",
+    "layer_norm",
+    "layer_norm_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
@@ -91,6 +103,8 @@ __all__ = [
     "momentum_step",
     "relu",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "rmsprop_step",
     "selu",
     "selu_backward",
