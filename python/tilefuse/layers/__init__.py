@@ -2,13 +2,43 @@
 
 from .._config import lookup
 from .base import Layer
+from .conv import Conv2D, DepthwiseConv2D
 from .core import Activation, Dense, Dropout, Input
+from .pool import AveragePooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D
 from .reshaping import Flatten, Reshape
 
-__all__ = ["Activation", "Dense", "Dropout", "Flatten", "Input", "Layer", "Reshape", "from_config"]
+__all__ = [
+    "Activation",
+    "AveragePooling2D",
+    "Conv2D",
+    "Dense",
+    "DepthwiseConv2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "Input",
+    "Layer",
+    "MaxPooling2D",
+    "Reshape",
+    "from_config",
+]
 
 _CLASSES: dict[str, type[Layer]] = {
-    cls.__name__: cls for cls in (Activation, Dense, Dropout, Flatten, Reshape)
+    cls.__name__: cls
+    for cls in (
+        Activation,
+        AveragePooling2D,
+        Conv2D,
+        Dense,
+        DepthwiseConv2D,
+        Dropout,
+        Flatten,
+        GlobalAveragePooling2D,
+        GlobalMaxPooling2D,
+        MaxPooling2D,
+        Reshape,
+    )
 }
 
 

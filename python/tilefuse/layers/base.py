@@ -174,3 +174,24 @@ class Layer(Configurable):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def image_shape(shape: Shape, name: str) -> tuple[int, int, int]:
+    """Return height, width and channels of images [batch, height, width, channels], for the layer called `name`.
+
+    Raises
+    ------
+    ValueError
+        `shape` is of something else.
+    """
+    if len(shape) != 4:
+        hint = " Add the axis of the channels: images[..., None]." if len(shape) == 3 else ""
+        raise ValueError(
+            f"Layer {name!r} takes images [batch, height, width, channels], got the shape {shape}.{hint}"
+        )
+    _, height, width, channels = shape
+    if height is None or width is None or channels is None:
+        raise ValueError(
+            f"Layer {name!r} needs to know height, width and channels of its images, got the shape {shape}."
+        )
+    return height, width, channels
