@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tilefuse/activation.h"
+#include "tilefuse/add.h"
 #include "tilefuse/conv.h"
 #include "tilefuse/data.h"
 #include "tilefuse/dropout.h"
@@ -20,6 +21,7 @@
     kernel(conv2d_backward_weights)   \
     kernel(activation)                \
     kernel(activation_backward)       \
+    kernel(add)                       \
     kernel(softmax)                   \
     kernel(softmax_backward)          \
     kernel(loss)                      \

@@ -280,16 +280,21 @@ private:
         }
     }
 
-    // The largest of a window's sums, then bias and activation: which never fall, so that their order doesn't matter.
+    // The largest of a window's scaled sums, then bias and activation: which never fall, so that their order doesn't matter.
     void pool(const T* window, int64_t line, int64_t to, int64_t column, int64_t count) const {
         const int64_t f = d_.channels();
         const T* bias = d_.epilogue->bias ? static_cast<const T*>(d_.epilogue->bias) + column : nullptr;
+        const T* scale = d_.epilogue->scale ? static_cast<const T*>(d_.epilogue->scale) + column : nullptr;
+        const auto value = [&](const T* sums, int64_t k, int n) {
+            const Vec<T> x = load_upto(sums + k, n);
+            return scale ? x * load_upto(scale + k, n) : x;
+        };
         with_activation<T>(d_.epilogue->activation, d_.epilogue->activation_alpha, [&](auto function) {
             for_vectors<T>(count, [&](int64_t k, int n) {
-                Vec<T> best = load_upto(window + k, n), place{};
+                Vec<T> best = value(window, k, n), place{};
                 for (int64_t p = 0; p < d_.pool.height; ++p)
                     for (int64_t q = p == 0; q < d_.pool.width; ++q) {
-                        const Vec<T> x = load_upto(window + p * line + q * f + k, n);
+                        const Vec<T> x = value(window + p * line + q * f, k, n);
                         const auto larger = (x > best) | (x != x);  // NaN is the largest
                         best = larger ? x : best;
                         place = larger ? splat(static_cast<T>(p * d_.pool.width + q)) : place;

@@ -91,6 +91,12 @@ def _conv2d(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[A
     return f["conv2d_backward"](dy, x, w, y, activation=activation, **how)
 
 
+def _add(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
+    activation = arguments["activation"] or "linear"
+    at = f["add"](arguments["a"], arguments["b"]) if activation in _NEEDS_INPUT else y
+    return [_undo(f, activation, dy, at)] * 2
+
+
 def _matmul(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
     a, b, bias, activation = (arguments[name] for name in ("a", "b", "bias", "activation"))
     flip_a, flip_b = arguments["transpose_a"], arguments["transpose_b"]
@@ -135,6 +141,7 @@ def _summed_to(shape: tuple[int, ...], gradient: Any) -> Any:
 _RULES: dict[str, tuple[Sequence[str], _Rule]] = {
     **{name: (("x",), _from_output(name)) for name in _FROM_OUTPUT},
     **{name: (("x",), _from_input(name)) for name in _FROM_INPUT},
+    "add": (("a", "b"), _add),
     "dense": (("x", "w", "b"), _dense),
     "conv2d": (("x", "w", "b"), _conv2d),
     "matmul": (("a", "b", "bias"), _matmul),

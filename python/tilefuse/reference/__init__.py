@@ -38,6 +38,7 @@ from .activations import (
     tanh,
     tanh_backward,
 )
+from .add import add
 from .conv import conv2d, conv2d_backward
 from .dense import dense, dense_backward
 from .dropout import dropout, dropout_backward
@@ -66,6 +67,7 @@ __all__ = [
     "adagrad_step",
     "adam_step",
     "adamw_step",
+    "add",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "clip_by_global_norm",
