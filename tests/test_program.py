@@ -114,7 +114,7 @@ NETWORKS: dict[str, tuple[Callable[[], Layers], str]] = {
         "mean_squared_error",
     ),
     "penalties": (
-        lambda: [dense(6, 5, "tanh", l2=0.1, bias_l2=0.3), dense(5, 3, l1=0.2)],
+        lambda: [dense(6, 5, "tanh", kernel_l2=0.1, bias_l2=0.3), dense(5, 3, kernel_l1=0.2)],
         "mean_squared_error",
     ),
     "a frozen layer": (
@@ -438,7 +438,7 @@ WHOLE_NETWORKS: dict[str, tuple[Callable[[], Layers], int]] = {
             dense(4, 6, "relu"),
             {"kind": "reshape", "name": "flatten", "shape": (18,)},
             dense(18, 5, "relu"),
-            dense(5, 3, l2=0.1),
+            dense(5, 3, kernel_l2=0.1),
         ],
         2,
     ),

@@ -14,8 +14,8 @@ void add(const py::array& a, const py::array& b, py::array& y, const std::string
     args.rows = a.size();
     args.cols = 1;
     Call call;
-    args.a = call.input(a, "a", args.dtype, a.size());
-    args.b = call.input(b, "b", args.dtype, a.size());
+    args.x = call.input(a, "a", args.dtype, a.size());
+    args.epilogue.addend = call.input(b, "b", args.dtype, a.size());
     args.y = call.output(y, "y", args.dtype, a.size());
     call.run(args);
 }

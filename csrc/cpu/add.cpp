@@ -2,6 +2,7 @@
 #include "tilefuse/add.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "common/dtype.h"
 #include "cpu/kernels.h"
@@ -15,14 +16,12 @@ void add(Team& team, const tilefuse_add_args& args) {
     const int64_t end = rows.end * args.cols;
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        const T *a = static_cast<const T*>(args.a), *b = static_cast<const T*>(args.b);
+        const T* x = static_cast<const T*>(args.x);
         T* y = static_cast<T*>(args.y);
         const Epilogue<T> epilogue(args.epilogue, end, end);
         for (int64_t first = rows.begin * args.cols; first < end; first += piece) {
             const int64_t count = std::min(piece, end - first);
-            for_vectors<T>(count, [&](int64_t i, int n) {
-                store_upto(y + first + i, load_upto(a + first + i, n) + load_upto(b + first + i, n), n);
-            });
+            if (x != y) std::memcpy(y + first, x + first, static_cast<size_t>(count) * sizeof(T));
             epilogue(y + first, end, 0, 0, first, 1, count);
         }
     });

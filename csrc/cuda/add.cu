@@ -11,11 +11,11 @@ namespace sums {
 
 template <class T>
 __global__ void __launch_bounds__(threads_of_block)
-    add(int64_t n, const T* a, const T* b, T* y, tilefuse_epilogue e, Layout layout) {
+    add(int64_t n, const T* one, T* y, tilefuse_epilogue e, Layout layout) {
     constexpr int pack = pack_size<T>;
     const Share share = share_of_block<T>(n, layout);
-    Pack<T, pack> x = load<pack>(a, share);
-    const Pack<T, pack> other = load<pack>(b, share);
+    Pack<T, pack> x = load<pack>(one, share);
+    const Pack<T, pack> other = load<pack>(static_cast<const T*>(e.addend), share);
     TILEFUSE_UNROLL_ALL
     for (int i = 0; i < pack; ++i) x.of[i] += other.of[i];
     if (e.preactivation != nullptr) store(static_cast<T*>(e.preactivation), share, x);
@@ -49,10 +49,10 @@ void add(const Context& context, const tilefuse_add_args& args) {
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
         const tilefuse_epilogue& e = args.epilogue;
-        Layout layout = layout_of<T>({args.y, args.a, args.b, e.preactivation, e.derivative_at});
+        Layout layout = layout_of<T>({args.y, args.x, e.addend, e.preactivation, e.derivative_at});
         layout.packs = layout.packs && aligned_past(e.mask, layout.phase, pack_size<T>);
         launch(TILEFUSE_KERNEL(sums::add<T>), blocks_for<T>(n, layout), threads_of_block, 0, context.stream, n,
-               static_cast<const T*>(args.a), static_cast<const T*>(args.b), static_cast<T*>(args.y), e, layout);
+               static_cast<const T*>(args.x), static_cast<T*>(args.y), e, layout);
     });
 }
 size_t add_workspace(const tilefuse_add_args&) { return 0; }

@@ -3,11 +3,11 @@
 
 #include "tilefuse/matmul.h"
 
-// y = epilogue(a + b); y may be a or b.
+// y = epilogue(x), whose addend is the other array; y may be either of them.
 typedef struct tilefuse_add_args {
     tilefuse_dtype dtype;
     int64_t rows, cols;  // contiguous [rows, cols]; members of the team share out the rows
-    const void *a, *b;
+    const void* x;
     void* y;
-    tilefuse_epilogue epilogue;  // its activation, preactivation, mask and derivative
+    tilefuse_epilogue epilogue;  // its addend, activation, preactivation, mask and derivative
 } tilefuse_add_args;

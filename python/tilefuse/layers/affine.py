@@ -73,27 +73,21 @@ class Affine(Layer):
     def lower(self, slots: Slots) -> dict[str, Any]:
         lowered = {"kind": self.kind, "name": self.name, "trainable": self.trainable}
         lowered |= lowered_activation(self.activation)
-        for name, prefix, variable, penalty in self._parts():
-            lowered |= {
-                name: None if variable is None else variable.value,
-                f"{name}_slots": slots(variable) if variable is not None and self.trainable else [],
-                f"{prefix}l1": penalty.l1 if penalty else 0.0,
-                f"{prefix}l2": penalty.l2 if penalty else 0.0,
-            }
+        for name, variable, penalty in self._parts():
+            lowered |= lowered_weight(self, name, variable, penalty, slots)
         return lowered
 
     def losses(self) -> list[np.ndarray]:
         if not self.built:
             return []
         return [
-            penalty(variable) for _, _, variable, penalty in self._parts() if penalty and variable is not None
+            penalty(variable) for _, variable, penalty in self._parts() if penalty and variable is not None
         ]
 
-    def _parts(self) -> list[tuple[str, str, Variable | None, regularizers.L1L2 | None]]:
-        """Return name, prefix of the penalties' names, variable and penalty of kernel and bias."""
+    def _parts(self) -> list[tuple[str, Variable | None, regularizers.L1L2 | None]]:
         return [
-            ("kernel", "", self.kernel, self.kernel_regularizer),
-            ("bias", "bias_", self.bias, self.bias_regularizer),
+            ("kernel", self.kernel, self.kernel_regularizer),
+            ("bias", self.bias, self.bias_regularizer),
         ]
 
 
@@ -113,6 +107,18 @@ def activation_name(activation: Any) -> str:
     if not isinstance(name, str):
         raise TypeError(f"An activation is a name or a function of tilefuse.ops, got {activation!r}.")
     return str(find("activation", name, _ACTIVATIONS))
+
+
+def lowered_weight(
+    layer: Layer, name: str, variable: Variable | None, penalty: regularizers.L1L2 | None, slots: Slots
+) -> dict[str, Any]:
+    """Return a layer's weight as the compiled step takes it."""
+    return {
+        name: None if variable is None else variable.value,
+        f"{name}_slots": slots(variable) if variable is not None and layer.trainable else [],
+        f"{name}_l1": penalty.l1 if penalty else 0.0,
+        f"{name}_l2": penalty.l2 if penalty else 0.0,
+    }
 
 
 def lowered_activation(name: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,34 +10,6 @@ from .. import ops
 from .._runtime import next_seed
 from .affine import Affine, activate, activation_name, lowered_activation
 from .base import Layer, Shape, Slots
-
-
-class Input:
-    """The shape of a sample, as the first entry of a `Sequential`.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Without the batch axis.
-    batch_size, dtype, name
-        As in Keras; without effect.
-
-    Examples
-    --------
-    >>> import tilefuse
-    >>> tilefuse.Sequential([tilefuse.Input((784,)), tilefuse.layers.Dense(10)]).output_shape
-    (None, 10)
-    """
-
-    def __init__(
-        self, shape: Sequence[int], batch_size: int | None = None, dtype: Any = None, name: str | None = None
-    ) -> None:
-        if isinstance(shape, int) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
-            raise ValueError(
-                f"Input takes the shape of a sample as a tuple of positive integers, such as (784,); "
-                f"got {shape!r}."
-            )
-        self.shape = (None, *map(int, shape))
 
 
 class Dense(Affine):

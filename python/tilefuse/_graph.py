@@ -1,4 +1,4 @@
-"""The layers of a model: how they are stacked, built and named, and their weights."""
+"""The layers of a model: which takes whose output, how they are built and named, and their weights."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ import numpy as np
 
 from . import _arrays
 from ._runtime import default_dtype
-from .layers import Input, Layer
-from .layers.base import Shape
+from .layers import Input, Layer, Symbol
+from .layers.symbol import Shape
 from .variables import Variable
 
+#: In place of a layer's number: the input of the model.
+INPUT = -1
 
-class Stack:
-    """Layers one after the other; the part of `Sequential` that knows nothing of training."""
+
+class Graph:
+    """Layers, each after those whose outputs it takes; the part of a model that knows nothing of training."""
 
     def __init__(self) -> None:
         self._layers: list[Layer] = []
-        self._input_shape: Shape | None = None
+        self._sources: list[tuple[int, ...]] = []  # of each layer: numbers of layers, or INPUT
+        self._input: Symbol | None = None
+        self._output: Symbol | None = None
 
     @property
     def layers(self) -> list[Layer]:
@@ -29,91 +34,38 @@ class Stack:
     @property
     def built(self) -> bool:
         """Whether the weights exist."""
-        return self._input_shape is not None and bool(self._layers)
+        return self._output is not None and bool(self._layers)
 
     @property
     def input_shape(self) -> Shape | None:
         """The shape of the input, None for the batch axis; None before the model is built."""
-        return self._input_shape
+        return None if self._input is None else self._input.shape
 
     @property
     def output_shape(self) -> Shape | None:
         """The shape of the output, None for the batch axis; None before the model is built."""
-        return self._layers[-1].output_shape if self.built else None
+        return self._output.shape if self._output is not None and self._layers else None
+
+    @property
+    def input(self) -> Symbol:
+        """The symbol where the model begins; ValueError before the shape of its input is known."""
+        return self._known(self._input)
+
+    @property
+    def output(self) -> Symbol:
+        """The symbol where the model ends, and another may go on; ValueError before it is built."""
+        return self._known(self._output)
+
+    @staticmethod
+    def _known(symbol: Symbol | None) -> Symbol:
+        if symbol is None:
+            raise ValueError("This model is not built: give it an Input, or call build((None, ...)).")
+        return symbol
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of weights, inputs and outputs."""
         return self._layers[0].dtype if self._layers else default_dtype()
-
-    def add(self, layer: Layer | Input) -> None:
-        """Append a layer.
-
-        Raises
-        ------
-        TypeError
-            It is not a layer.
-        ValueError
-            Its name is taken, its dtype is another than the model's, or its input does not fit.
-        """
-        if isinstance(layer, Input):
-            if self._layers or self._input_shape is not None:
-                raise ValueError(
-                    "Input comes first in a Sequential, and once; this model has layers already."
-                )
-            self._input_shape = layer.shape
-            return
-        if not isinstance(layer, Layer):
-            hint = " To use another model's layers, write *model.layers." if isinstance(layer, Stack) else ""
-            raise TypeError(
-                f"A Sequential is made of layers from tilefuse.layers; got {layer!r} of type "
-                f"{type(layer).__name__}.{hint}"
-            )
-        if self._layers and layer.dtype != self.dtype:
-            raise ValueError(
-                f"Layer {layer.name!r} has dtype {layer.dtype}, but the model has {self.dtype}. Call "
-                "set_precision before making the layers."
-            )
-        self._give_unique_name(layer)
-        self._layers.append(layer)
-        self._changed()
-        if len(self._layers) == 1 and self._input_shape is None:
-            given = layer.given_input_shape
-            self._input_shape = layer.input_shape if given is None else (None, *given)
-        if self._input_shape is not None:
-            self.build(self._input_shape)
-
-    def pop(self) -> Layer:
-        """Remove the last layer and return it."""
-        if not self._layers:
-            raise ValueError("There is no layer to remove.")
-        self._changed()
-        return self._layers.pop()
-
-    def build(self, input_shape: Shape) -> None:
-        """Make the weights.
-
-        Parameters
-        ----------
-        input_shape : tuple
-            With the batch axis, as in Keras: ``(None, 784)``.
-
-        Raises
-        ------
-        ValueError
-            A layer was built for another shape, or cannot take the one that reaches it.
-        """
-        shape: Shape = (None, *input_shape[1:])
-        self._input_shape = shape
-        for layer in self._layers:
-            if not layer.built:
-                layer.build(shape)
-            elif layer.input_shape != shape:
-                raise ValueError(
-                    f"Layer {layer.name!r} was built for inputs of shape {layer.input_shape}, but here it "
-                    f"gets {shape}."
-                )
-            shape = layer.compute_output_shape(shape)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return the layer called `name`, or number `index`."""
@@ -128,26 +80,95 @@ class Stack:
             f"This model has no layer {name!r}; it has {[layer.name for layer in self._layers]}."
         )
 
-    def __call__(self, x: Any, training: bool = False) -> np.ndarray:
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights: of a model that has an Input they exist already.
+
+        Parameters
+        ----------
+        input_shape : tuple
+            With the batch axis, as in Keras: ``(None, 784)``.
+
+        Raises
+        ------
+        ValueError
+            A layer was built for another shape, or cannot take the one that reaches it.
+        """
+        shape = (None, *input_shape[1:])
+        if self._input is None or self._input.shape != shape:
+            self._input = Symbol(shape)
+        self._output = self._applied_to(self._input)
+
+    def __call__(self, x: Any, training: bool = False) -> Any:
         """Return the output for a batch `x`, computed layer by layer and recorded by an active tape.
 
         Parameters
         ----------
-        x : array [n, ...]
+        x : array [n, ...] or Symbol
+            For a symbol the result is one, too: the model's layers become layers of another model.
         training : bool
-            Whether dropout is at work.
+            Whether dropout is at work, and batch normalisation takes the batch's own mean and variance.
 
         Returns
         -------
-        array [n, ...]
+        array [n, ...], or Symbol
         """
         if not self._layers:
             raise ValueError("This model has no layers; add some first.")
+        if isinstance(x, Symbol):
+            return self._applied_to(x)
         if not self.built:
             self.build((None, *_arrays.as_array(x, "x").shape[1:]))
-        for layer in self._layers:
-            x = layer(x, training=training)
-        return x
+        outputs: list[Any] = []
+        for layer, sources in zip(self._layers, self._sources, strict=True):
+            inputs = [x if source == INPUT else outputs[source] for source in sources]
+            outputs.append(layer(inputs[0] if len(inputs) == 1 else inputs, training=training))
+        return outputs[-1]
+
+    def _applied_to(self, x: Symbol) -> Symbol:
+        symbols: list[Symbol] = []
+        for layer, sources in zip(self._layers, self._sources, strict=True):
+            symbols.append(layer.symbol_of(*(x if source == INPUT else symbols[source] for source in sources)))
+        return symbols[-1] if symbols else x
+
+    def _append(self, layer: Layer, sources: tuple[int, ...]) -> None:
+        if not isinstance(layer, Layer):
+            hint = " To use another model's layers, write *model.layers." if isinstance(layer, Graph) else ""
+            raise TypeError(
+                f"A model is made of layers from tilefuse.layers; got {layer!r} of type "
+                f"{type(layer).__name__}.{hint}"
+            )
+        if self._layers and layer.dtype != self.dtype:
+            raise ValueError(
+                f"Layer {layer.name!r} has dtype {layer.dtype}, but the model has {self.dtype}. Call "
+                "set_precision before making the layers."
+            )
+        self._give_unique_name(layer)
+        self._layers.append(layer)
+        self._sources.append(sources)
+        self._changed()
+
+    def _take(self, start: Symbol, end: Symbol) -> None:
+        """Take the layers that lie between two symbols, each after those whose outputs it takes."""
+        numbers: dict[int, int] = {id(start): INPUT}
+        waiting = [end]
+        while waiting:
+            symbol = waiting[-1]
+            before = [source for source in symbol.sources if id(source) not in numbers]
+            if id(symbol) in numbers or before == []:
+                waiting.pop()
+            if id(symbol) in numbers:
+                continue
+            if symbol.layer is None:
+                raise ValueError(
+                    f"The output depends on {symbol}, which is not the input of this model: {start}. A model has "
+                    "one input and one output, and all between them."
+                )
+            if before:
+                waiting += reversed(before)
+                continue
+            self._append(symbol.layer, tuple(numbers[id(source)] for source in symbol.sources))
+            numbers[id(symbol)] = len(self._layers) - 1
+        self._input, self._output = start, end
 
     # Weights
 
@@ -221,10 +242,15 @@ class Stack:
         """Be called when a layer comes or goes."""
 
     def _give_unique_name(self, layer: Layer) -> None:
+        if any(layer is other for other in self._layers):
+            raise ValueError(
+                f"Layer {layer.name!r} is in this model already. Layers that share weights are not supported: make "
+                "another one."
+            )
         taken = {other.name for other in self._layers}
         if layer.name not in taken:
             return
-        if layer.has_given_name or any(layer is other for other in self._layers):
+        if layer.has_given_name:
             raise ValueError(
                 f"This model has a layer {layer.name!r} already; the names of its layers must differ."
             )
