@@ -10,6 +10,7 @@
 #include "tilefuse/matmul.h"
 #include "tilefuse/mlp.h"
 #include "tilefuse/optimizer.h"
+#include "tilefuse/pool.h"
 #include "tilefuse/softmax.h"
 
 // `name` has arguments tilefuse_<name>_args, declared in include/tilefuse/<family>.h.
@@ -19,6 +20,8 @@
     kernel(conv2d)                    \
     kernel(conv2d_backward_data)      \
     kernel(conv2d_backward_weights)   \
+    kernel(pool2d)                    \
+    kernel(pool2d_backward)           \
     kernel(activation)                \
     kernel(activation_backward)       \
     kernel(add)                       \

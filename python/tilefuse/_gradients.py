@@ -21,7 +21,7 @@ _Arguments = dict[str, Any]
 _Rule = Callable[[_Functions, Any, Any, _Arguments], Sequence[Any]]
 
 _FROM_OUTPUT = ("relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softmax", "log_softmax")
-_FROM_INPUT = ("silu", "gelu")
+_FROM_INPUT = ("silu", "gelu", "max_pool2d", "avg_pool2d", "global_avg_pool2d")
 _NEEDS_INPUT = ("silu", "gelu", "gelu_tanh")
 
 

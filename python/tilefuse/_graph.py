@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _arrays
 from ._runtime import default_dtype
-from .layers import Input, Layer, Symbol
+from .layers import Layer, Symbol
 from .layers.symbol import Shape
 from .variables import Variable
 
@@ -127,7 +127,9 @@ class Graph:
     def _applied_to(self, x: Symbol) -> Symbol:
         symbols: list[Symbol] = []
         for layer, sources in zip(self._layers, self._sources, strict=True):
-            symbols.append(layer.symbol_of(*(x if source == INPUT else symbols[source] for source in sources)))
+            symbols.append(
+                layer.symbol_of(*(x if source == INPUT else symbols[source] for source in sources))
+            )
         return symbols[-1] if symbols else x
 
     def _append(self, layer: Layer, sources: tuple[int, ...]) -> None:
@@ -160,8 +162,8 @@ class Graph:
                 continue
             if symbol.layer is None:
                 raise ValueError(
-                    f"The output depends on {symbol}, which is not the input of this model: {start}. A model has "
-                    "one input and one output, and all between them."
+                    f"The output depends on {symbol}, which is not the input of this model: {start}. A model "
+                    "has one input and one output, and all between them."
                 )
             if before:
                 waiting += reversed(before)
@@ -244,8 +246,8 @@ class Graph:
     def _give_unique_name(self, layer: Layer) -> None:
         if any(layer is other for other in self._layers):
             raise ValueError(
-                f"Layer {layer.name!r} is in this model already. Layers that share weights are not supported: make "
-                "another one."
+                f"Layer {layer.name!r} is in this model already. Layers that share weights are not supported: "
+                "make another one."
             )
         taken = {other.name for other in self._layers}
         if layer.name not in taken:

@@ -63,8 +63,8 @@ class Model(Trainer):
                 given = given[0]
             if not isinstance(given, Symbol):
                 raise TypeError(
-                    f"{what} is {given!r}; expected one symbol: an Input, or what a layer gave for one. (A model "
-                    "has one input and one output.)"
+                    f"{what} is {given!r}; expected one symbol: an Input, or what a layer gave for one. (A "
+                    "model has one input and one output.)"
                 )
         start, end = (each[0] if isinstance(each, (list, tuple)) else each for each in (inputs, outputs))
         self._take(start, end)
@@ -114,7 +114,8 @@ class Model(Trainer):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Return a new model, with new weights, made from `get_config`'s dict."""
-        inputs, symbols = Input(config["input_shape"]), []
+        inputs = Input(config["input_shape"])
+        symbols: list[Symbol] = []
         for entry in config["layers"]:
             sources = [inputs if source == INPUT else symbols[source] for source in entry["sources"]]
             symbols.append(layers_module.from_config(entry).symbol_of(*sources))
@@ -233,8 +234,7 @@ class Sequential(Model):
             shape = layer.input_shape if given is None else (None, *given)
             self._input = None if shape is None else Symbol(shape)
         if self._input is not None:
-            before = self._output if len(self._layers) > 1 else self._input
-            self._output = layer.symbol_of(self._known(before))
+            self._output = layer.symbol_of(self._output if len(self._layers) > 1 else self._input)
 
     def pop(self) -> Layer:
         """Remove the last layer and return it."""
@@ -244,7 +244,7 @@ class Sequential(Model):
         self._sources.pop()
         layer = self._layers.pop()
         if self._output is not None:
-            self._output = layer.input if self._layers else None
+            self._output = self._layers[-1].output if self._layers else None
         return layer
 
     @classmethod

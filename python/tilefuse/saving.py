@@ -1,8 +1,8 @@
 """Models as files: one safetensors file with all arrays, and the rest as JSON in its metadata.
 
 Arrays: ``weights/<layer>/<weight>`` and ``optimizer/<layer>/<weight>/<number of the slot>``. Metadata:
-``format``, ``class_name``, ``model`` (architecture), ``compile`` (optimizer, loss, metrics) and ``state`` (counters and
-seeds).
+``format``, ``class_name``, ``model`` (architecture), ``compile`` (optimizer, loss, metrics) and ``state``
+(counters and seeds).
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def _weights(model: Model) -> dict[str, np.ndarray]:
     return {_WEIGHTS + w.path: w.value for w in model.weights}
 
 
-def _set_weights(
-    model: Model, tensors: Mapping[str, np.ndarray], filepath: str | os.PathLike[str]
-) -> None:
+def _set_weights(model: Model, tensors: Mapping[str, np.ndarray], filepath: str | os.PathLike[str]) -> None:
     stored = {name for name in tensors if name.startswith(_WEIGHTS)}
     wanted = {_WEIGHTS + w.path: w for w in model.weights}
     if stored != set(wanted):

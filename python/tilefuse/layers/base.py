@@ -131,7 +131,8 @@ class Layer(Configurable):
             self.build(shape)
         elif self.input_shape != shape:
             raise ValueError(
-                f"Layer {self.name!r} was built for inputs of shape {self.input_shape}, but here it gets {shape}."
+                f"Layer {self.name!r} was built for inputs of shape {self.input_shape}, but here it gets "
+                f"{shape}."
             )
         self._symbol = Symbol(self.compute_output_shape(shape), self, sources)
         return self._symbol
@@ -214,7 +215,7 @@ class Layer(Configurable):
 
 
 def image_shape(shape: Shape, name: str) -> tuple[int, int, int]:
-    """Return height, width and channels of images [batch, height, width, channels], for the layer called `name`.
+    """Return height, width and channels of images [batch, height, width, channels], for layer `name`.
 
     Raises
     ------

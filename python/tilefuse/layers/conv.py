@@ -34,7 +34,9 @@ class _Convolution(Affine):
         self.dilation_rate = pair(dilation_rate, f"dilation_rate of layer {self.name!r}")
         self.padding = padding
         self.data_format = channels_last(data_format, self.name)
-        self._windows((self.kernel_size[0] * self.dilation_rate[0], self.kernel_size[1] * self.dilation_rate[1]))
+        self._windows(
+            (self.kernel_size[0] * self.dilation_rate[0], self.kernel_size[1] * self.dilation_rate[1])
+        )
 
     @property
     def _groups(self) -> int:
@@ -68,8 +70,8 @@ class _Convolution(Affine):
         out = self._windows((height, width)).out
         if 0 in out:
             raise ValueError(
-                f"Layer {self.name!r}: a kernel of {self.kernel_size} (dilation {self.dilation_rate}) does not fit "
-                f"into images of {height} x {width}. Use larger images, a smaller kernel or padding='same'."
+                f"Layer {self.name!r}: a kernel of {self.kernel_size} (dilation {self.dilation_rate}) does not "
+                f"fit into images of {height} x {width}. Use larger images, a smaller kernel or padding='same'."
             )
         return input_shape[0], *out, self._filters
 
@@ -112,8 +114,8 @@ class Conv2D(_Convolution):
     Raises
     ------
     ValueError
-        An argument is not as above; or, when it is built, `groups` does not divide the channels or the filters
-        do not fit into the images.
+        An argument is not as above; or, when it is built, `groups` does not divide the channels or the
+        filters do not fit into the images.
 
     Examples
     --------
@@ -172,7 +174,8 @@ class Conv2D(_Convolution):
         channels = image_shape(input_shape, self.name)[2]
         if channels % self.groups:
             raise ValueError(
-                f"Layer {self.name!r}: the {channels} channels of its input cannot be cut into {self.groups} groups."
+                f"Layer {self.name!r}: the {channels} channels of its input cannot be cut into "
+                f"{self.groups} groups."
             )
         super().build(input_shape)
         self.add_weights((*self.kernel_size, channels // self.groups, self.filters), self.filters)

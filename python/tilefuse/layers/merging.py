@@ -49,16 +49,20 @@ class Add(Layer):
             raise ValueError(
                 f"Layer {self.name!r} got symbols and arrays together; a constant needs a layer of its own."
             )
-        inputs = x if all(symbols) else [as_floats(each, self.dtype, f"an input of layer {self.name!r}") for each in x]
+        inputs = (
+            x
+            if all(symbols)
+            else [as_floats(each, self.dtype, f"an input of layer {self.name!r}") for each in x]
+        )
         shapes = [tuple(each.shape[1:]) for each in inputs]
         if len(set(shapes)) > 1:
             raise ValueError(
-                f"Layer {self.name!r} adds inputs of one shape, got {', '.join(map(str, shapes))} (without the "
-                "batch axis). A convolution of 1 x 1, or a Dense, gives one of them the other's channels."
+                f"Layer {self.name!r} adds inputs of one shape, got {', '.join(map(str, shapes))} (without "
+                "the batch axis). A convolution of 1 x 1, or a Dense, gives one of them the other's channels."
             )
         return self.symbol_of(*inputs) if all(symbols) else self.call(inputs, training)
 
-    def call(self, x: Sequence[np.ndarray], training: bool) -> np.ndarray:
+    def call(self, x: Any, training: bool) -> np.ndarray:
         return reduce(ops.add, x)
 
     def lower(self, slots: Slots) -> dict[str, Any]:

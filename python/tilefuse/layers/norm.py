@@ -44,8 +44,8 @@ class _Normalization(Layer):
         axis = self.axis[0] if isinstance(self.axis, Sequence) and len(self.axis) == 1 else self.axis
         if len(input_shape) < 2 or axis not in (-1, len(input_shape) - 1) or input_shape[-1] is None:
             raise ValueError(
-                f"Layer {self.name!r} normalises over the last axis: axis is {self.axis!r}, and the input has the "
-                f"shape {input_shape}."
+                f"Layer {self.name!r} normalises over the last axis: axis is {self.axis!r}, and the input has "
+                f"the shape {input_shape}."
             )
         super().build(input_shape)
         shape = (input_shape[-1],)
@@ -152,7 +152,9 @@ class BatchNormalization(_Normalization):
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         shape = (int(input_shape[-1] or 0),)
-        self.moving_mean = self.add_weight(shape, self.moving_mean_initializer, "moving_mean", trainable=False)
+        self.moving_mean = self.add_weight(
+            shape, self.moving_mean_initializer, "moving_mean", trainable=False
+        )
         self.moving_variance = self.add_weight(
             shape, self.moving_variance_initializer, "moving_variance", trainable=False
         )

@@ -56,8 +56,8 @@ class _LocalPooling(_Pooling):
         out = self._place(input_shape)[1].out
         if 0 in out:
             raise ValueError(
-                f"Layer {self.name!r}: windows of {self.pool_size} do not fit into images of {height} x {width}. "
-                "Use larger images, smaller windows or padding='same'."
+                f"Layer {self.name!r}: windows of {self.pool_size} do not fit into images of {height} x "
+                f"{width}. Use larger images, smaller windows or padding='same'."
             )
         return input_shape[0], *out, channels
 

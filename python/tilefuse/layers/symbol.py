@@ -17,8 +17,8 @@ Shape = tuple[int | None, ...]
 class Symbol:
     """What a layer will give for a batch: its shape, and which layer makes it from which other symbols.
 
-    Calling a layer, or a model, with a symbol gives a symbol; ``tilefuse.Model(inputs, outputs)`` is what lies
-    between two of them.
+    Calling a layer, or a model, with a symbol gives a symbol; ``tilefuse.Model(inputs, outputs)`` is what
+    lies between two of them.
 
     Attributes
     ----------
@@ -35,9 +35,7 @@ class Symbol:
     (None, 3)
     """
 
-    def __init__(
-        self, shape: Shape, layer: Layer | None = None, sources: tuple[Symbol, ...] = ()
-    ) -> None:
+    def __init__(self, shape: Shape, layer: Layer | None = None, sources: tuple[Symbol, ...] = ()) -> None:
         self.shape, self.layer, self.sources = shape, layer, sources
 
     def __add__(self, other: Any) -> Symbol:
@@ -47,8 +45,8 @@ class Symbol:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
-            "This is a symbol, which has no numbers yet: it stands for what a layer will give. Make a model of "
-            "it, tilefuse.Model(inputs, outputs), and call that with an array; between symbols use layers."
+            "This is a symbol, which has no numbers yet: it stands for what a layer will give. Make a model "
+            "of it, tilefuse.Model(inputs, outputs), and call that with an array; between symbols use layers."
         )
 
     def __repr__(self) -> str:

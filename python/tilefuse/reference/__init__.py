@@ -61,6 +61,14 @@ from .optimizers import (
     rmsprop_step,
     sgd_step,
 )
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
@@ -68,6 +76,8 @@ __all__ = [
     "adam_step",
     "adamw_step",
     "add",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "clip_by_global_norm",
@@ -84,11 +94,15 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "get_array_module",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
     "log_softmax_backward",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
     "mean_squared_error",
     "momentum_step",
     "relu",
