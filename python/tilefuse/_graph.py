@@ -246,8 +246,8 @@ class Graph:
     def _give_unique_name(self, layer: Layer) -> None:
         if any(layer is other for other in self._layers):
             raise ValueError(
-                f"Layer {layer.name!r} is in this model already. Layers that share weights are not supported: "
-                "make another one."
+                f"Layer {layer.name!r} is in this model already. Layers that share weights are not "
+                "supported: make another one."
             )
         taken = {other.name for other in self._layers}
         if layer.name not in taken:

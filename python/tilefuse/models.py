@@ -234,7 +234,7 @@ class Sequential(Model):
             shape = layer.input_shape if given is None else (None, *given)
             self._input = None if shape is None else Symbol(shape)
         if self._input is not None:
-            self._output = layer.symbol_of(self._output if len(self._layers) > 1 else self._input)
+            self._output = layer.symbol_of(self._output or self._input)
 
     def pop(self) -> Layer:
         """Remove the last layer and return it."""
@@ -244,7 +244,7 @@ class Sequential(Model):
         self._sources.pop()
         layer = self._layers.pop()
         if self._output is not None:
-            self._output = self._layers[-1].output if self._layers else None
+            self._output = self._applied_to(self.input) if self._layers else None
         return layer
 
     @classmethod

@@ -70,8 +70,9 @@ class _Convolution(Affine):
         out = self._windows((height, width)).out
         if 0 in out:
             raise ValueError(
-                f"Layer {self.name!r}: a kernel of {self.kernel_size} (dilation {self.dilation_rate}) does not "
-                f"fit into images of {height} x {width}. Use larger images, a smaller kernel or padding='same'."
+                f"Layer {self.name!r}: a kernel of {self.kernel_size} (dilation {self.dilation_rate}) does "
+                f"not fit into images of {height} x {width}. Use larger images, a smaller kernel or "
+                "padding='same'."
             )
         return input_shape[0], *out, self._filters
 

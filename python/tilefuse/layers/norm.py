@@ -44,8 +44,8 @@ class _Normalization(Layer):
         axis = self.axis[0] if isinstance(self.axis, Sequence) and len(self.axis) == 1 else self.axis
         if len(input_shape) < 2 or axis not in (-1, len(input_shape) - 1) or input_shape[-1] is None:
             raise ValueError(
-                f"Layer {self.name!r} normalises over the last axis: axis is {self.axis!r}, and the input has "
-                f"the shape {input_shape}."
+                f"Layer {self.name!r} normalises over the last axis: axis is {self.axis!r}, and the input "
+                f"has the shape {input_shape}."
             )
         super().build(input_shape)
         shape = (input_shape[-1],)

@@ -315,8 +315,8 @@ def _pooling(
     ):
         if out > 0 and (before >= reach or (out - 1) * step - before >= size):
             raise ValueError(
-                f"padding is {padding!r}, which leaves windows of pool_size {kernel} with no element of x, of "
-                f"shape {images.shape}; expected less on each side than a window has"
+                f"padding is {padding!r}, which leaves windows of pool_size {kernel} with no element of x, "
+                f"of shape {images.shape}; expected less on each side than a window has"
             )
     return _Pooling(kernel, (*place.out, *place.strides, 1, 1, *place.before, 1), (n, *place.out, c))
 
