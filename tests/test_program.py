@@ -25,7 +25,6 @@ from helpers.programs import (
     make_program,
     placed,
     reshape,
-    step_loss,
     variables,
 )
 from tilefuse import _core, _device, ops, reference

@@ -9,6 +9,7 @@
 #include "tilefuse/loss.h"
 #include "tilefuse/matmul.h"
 #include "tilefuse/mlp.h"
+#include "tilefuse/norm.h"
 #include "tilefuse/optimizer.h"
 #include "tilefuse/pool.h"
 #include "tilefuse/softmax.h"
@@ -27,6 +28,10 @@
     kernel(add)                       \
     kernel(softmax)                   \
     kernel(softmax_backward)          \
+    kernel(batch_norm)                \
+    kernel(batch_norm_backward)       \
+    kernel(layer_norm)                \
+    kernel(layer_norm_backward)       \
     kernel(loss)                      \
     kernel(dropout_mask)              \
     kernel(dropout)                   \

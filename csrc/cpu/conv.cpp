@@ -9,6 +9,7 @@
 #include "common/dtype.h"
 #include "cpu/conv_depthwise.h"
 #include "cpu/conv_plan.h"
+#include "cpu/cut.h"
 #include "cpu/kernels.h"
 #include "cpu/matmul_epilogue.h"
 #include "cpu/matmul_pack.h"

@@ -102,6 +102,59 @@ def activation_backward(dy: _Array, at: _Array, dx: _Array, name: str, alpha: fl
 def add(a: _Array, b: _Array, y: _Array, activation: str = "linear", alpha: float = 0.0) -> None: ...
 def softmax(x: _Array, y: _Array, log: bool) -> None: ...
 def softmax_backward(dy: _Array, y: _Array, dx: _Array, log: bool) -> None: ...
+def batch_norm(
+    x: _Array,
+    gamma: _Array | None,
+    beta: _Array | None,
+    moving_mean: _Array | None,
+    moving_variance: _Array | None,
+    y: _Array,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+    activation: str = "linear",
+    alpha: float = 0.0,
+    residual: _Array | None = None,
+    mean: _Array | None = None,
+    inv_std: _Array | None = None,
+    preactivation: _Array | None = None,
+) -> None: ...
+def batch_norm_backward(
+    dy: _Array,
+    x: _Array,
+    gamma: _Array | None,
+    mean: _Array,
+    inv_std: _Array,
+    dx: _Array | None,
+    dgamma: _Array | None,
+    dbeta: _Array | None,
+    training: bool,
+    derivative_at: _Array | None = None,
+    derivative: str = "linear",
+    alpha: float = 0.0,
+) -> None: ...
+def layer_norm(
+    x: _Array,
+    gamma: _Array | None,
+    beta: _Array | None,
+    y: _Array,
+    rms: bool,
+    epsilon: float,
+    mean: _Array | None = None,
+    inv_std: _Array | None = None,
+) -> None: ...
+def layer_norm_backward(
+    dy: _Array,
+    x: _Array,
+    gamma: _Array | None,
+    dx: _Array | None,
+    dgamma: _Array | None,
+    dbeta: _Array | None,
+    rms: bool,
+    epsilon: float,
+    mean: _Array | None = None,
+    inv_std: _Array | None = None,
+) -> None: ...
 def loss(
     name: str,
     from_logits: bool,

@@ -50,6 +50,14 @@ from .losses import (
     softmax_cross_entropy,
 )
 from .matmul import matmul
+from .norm import (
+    batch_norm,
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from .optimizers import (
     adagrad_step,
     adam_step,
@@ -78,6 +86,8 @@ __all__ = [
     "add",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "clip_by_global_norm",
@@ -96,6 +106,8 @@ __all__ = [
     "get_array_module",
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
+    "layer_norm",
+    "layer_norm_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
@@ -107,6 +119,8 @@ __all__ = [
     "momentum_step",
     "relu",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "rmsprop_step",
     "selu",
     "selu_backward",
