@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tilefuse/activation.h"
+#include "tilefuse/add.h"
 #include "tilefuse/conv.h"
 #include "tilefuse/data.h"
 #include "tilefuse/dropout.h"
@@ -10,6 +11,7 @@
 #include "tilefuse/mlp.h"
 #include "tilefuse/norm.h"
 #include "tilefuse/optimizer.h"
+#include "tilefuse/pool.h"
 #include "tilefuse/softmax.h"
 
 // `name` has arguments tilefuse_<name>_args, declared in include/tilefuse/<family>.h.
@@ -19,8 +21,11 @@
     kernel(conv2d)                    \
     kernel(conv2d_backward_data)      \
     kernel(conv2d_backward_weights)   \
+    kernel(pool2d)                    \
+    kernel(pool2d_backward)           \
     kernel(activation)                \
     kernel(activation_backward)       \
+    kernel(add)                       \
     kernel(softmax)                   \
     kernel(softmax_backward)          \
     kernel(batch_norm)                \

@@ -1,253 +1,38 @@
 // C[m, n] = epilogue(A[m, k] B[k, n] + beta C), batched, A and B of any strides; and the sum of columns.
 //
-// A block computes one tile of C. It walks over k in steps: the tile's parts of A and B for one step lie in shared
-// memory, both with k as the slow axis, and every thread multiplies a few of A's elements with a few of B's, kept in
-// registers; meanwhile what the next step needs is on its way from global memory to registers. Every element of C is
-// one chain of multiply-adds in the order of k, whatever the tile.
-//
 // Where C has too few tiles to fill a GPU but k is large, a block takes a part of k, and a second kernel adds the parts
 // up in their order. How often k is cut depends on the shape alone, and so do the bits of the result.
 #include "common/dtype.h"
-#include "cuda/matmul.cuh"
+#include "cuda/matmul_fma.cuh"
 
 namespace tilefuse::cuda::products {
-
-// ---- tiles ----------------------------------------------------------------------------------------------------------
-
-// A tile of C, `Depth` elements of k at a time; a thread computes ThreadRows x ThreadColumns of it. A warp's lanes
-// stand in 4 rows of 8. A thread's elements come in packs of 16 bytes, of which neighbouring lanes have neighbouring
-// ones, so that a warp's access to shared memory or to C has no gaps.
-template <class Element, int Rows, int Columns, int Depth, int ThreadRows, int ThreadColumns> struct Tile {
-    using T = Element;
-    static constexpr int pack = pack_size<T>;
-    static constexpr int rows = Rows, columns = Columns, depth = Depth;
-    static constexpr int thread_rows = ThreadRows, thread_columns = ThreadColumns;
-    static constexpr int warp_rows = 4 * ThreadRows, warp_columns = 8 * ThreadColumns;
-    static constexpr int threads = Rows * Columns / (ThreadRows * ThreadColumns);
-    static constexpr int blocks = sizeof(T) == 4 ? 512 / threads : 1;  // of a multiprocessor: 128 registers a thread
-    static constexpr int unrolled = ThreadRows * ThreadColumns == 64 ? 2 : 8;  // more, and 128 registers don't suffice
-    static_assert(Rows % warp_rows == 0 && Columns % warp_columns == 0);
-    static_assert(ThreadRows % pack == 0 && ThreadColumns % pack == 0 && Depth % (2 * pack) == 0);
-    static_assert(threads == 2 * Rows && threads == 2 * Columns, "Operand spreads its work so");
-};
-
-using LargeFloat = Tile<float, 128, 128, 8, 8, 8>;
-using MediumFloat = Tile<float, 64, 64, 16, 8, 4>;
-using SmallFloat = Tile<float, 32, 32, 16, 4, 4>;
-using MediumDouble = Tile<double, 64, 64, 8, 8, 4>;
-using SmallDouble = Tile<double, 32, 32, 16, 4, 4>;
-
-// ---- one operand's way to shared memory -----------------------------------------------------------------------------
-
-// `Width` rows of A or columns of B: Width * Depth elements a step, half of Depth for every thread of the block.
-template <class T, int Width, int Depth> class Operand {
-public:
-    // A row of a buffer in shared memory has 4 elements more than the tile. Lanes that write along k, 2 packs or 2
-    // packs' elements of a few rows, then hit different banks.
-    static constexpr int stride = Width + 4;
-
-    __device__ __forceinline__ Operand(const Matrix<T>& matrix, const T* data, int64_t width, int depth)
-        : matrix_(matrix), width_(width < Width ? static_cast<int>(width) : Width), depth_(depth) {
-        const int thread = static_cast<int>(threadIdx.x);
-        switch (matrix_.reading) {
-            case Reading::packs_along_k: place(thread / 2, thread % 2 * pack); break;
-            case Reading::packs_across: place(thread % (Width / pack) * pack, thread / (Width / pack)); break;
-            case Reading::elements_along_k: place(thread / (2 * pack), thread % (2 * pack)); break;
-            default: place(thread % Width, thread / Width); break;  // elements_across
-        }
-        from_ = data + at_ * matrix.stride + k_ * matrix.k_stride;
-        depth_ -= k_;
-    }
-
-    // Reads the next step's elements: zeros where the matrix ends.
-    __device__ __forceinline__ void fetch() {
-        switch (matrix_.reading) {
-            case Reading::packs_along_k:
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < packs; ++i) {
-                    const int k = i * 2 * pack;
-                    take_pack(i, from_ + k, at_ < width_ ? depth_ - k : 0);
-                }
-                break;
-            case Reading::packs_across:
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < packs; ++i) {
-                    const int k = i * 2 * pack;
-                    take_pack(i, from_ + k * matrix_.k_stride, k < depth_ ? width_ - at_ : 0);
-                }
-                break;
-            case Reading::elements_along_k:
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < elements; ++i) {
-                    const int along = i % pack * (Width / pack), k = i / pack * (2 * pack);
-                    const bool valid = at_ + along < width_ && k < depth_;
-                    held_[i] = valid ? from_[along * matrix_.stride + k * matrix_.k_stride] : T(0);
-                }
-                break;
-            default:  // elements_across
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < elements; ++i) {
-                    const bool valid = at_ < width_ && 2 * i < depth_;
-                    held_[i] = valid ? from_[2 * i * matrix_.k_stride] : T(0);
-                }
-                break;
-        }
-        from_ += Depth * matrix_.k_stride;
-        depth_ -= Depth;
-    }
-
-    // Writes what was fetched to buffer[Depth][stride].
-    __device__ __forceinline__ void store(T* buffer) const {
-        T* to = buffer + k_ * stride + at_;
-        switch (matrix_.reading) {
-            case Reading::packs_along_k:
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < elements; ++i) to[(i / pack * 2 * pack + i % pack) * stride] = held_[i];
-                break;
-            case Reading::packs_across:
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < packs; ++i) {
-                    Pack<T, pack> x;
-                    TILEFUSE_UNROLL_ALL
-                    for (int e = 0; e < pack; ++e) x.of[e] = held_[i * pack + e];
-                    store_pack(to + i * 2 * pack * stride, x);
-                }
-                break;
-            case Reading::elements_along_k:
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < elements; ++i) {
-                    to[i / pack * (2 * pack) * stride + i % pack * (Width / pack)] = held_[i];
-                }
-                break;
-            default:  // elements_across
-                TILEFUSE_UNROLL_ALL
-                for (int i = 0; i < elements; ++i) to[2 * i * stride] = held_[i];
-                break;
-        }
-    }
-
-private:
-    static constexpr int pack = pack_size<T>;
-    static constexpr int elements = Depth / 2, packs = elements / pack;
-
-    __device__ __forceinline__ void place(int at, int k) {
-        at_ = at;
-        k_ = k;
-    }
-
-    __device__ __forceinline__ void take_pack(int i, const T* from, int valid) {
-        const Pack<T, pack> x = load_upto<pack>(from, valid, true);
-        TILEFUSE_UNROLL_ALL
-        for (int e = 0; e < pack; ++e) held_[i * pack + e] = x.of[e];
-    }
-
-    const Matrix<T>& matrix_;
-    const int width_;  // rows or columns that the matrix has here
-    int depth_;        // of k, from this thread's first element on
-    int at_, k_;       // that element's place in a step
-    const T* from_;
-    T held_[elements] = {};
-};
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     multiply(Product<typename Tile::T> p, Matrix<typename Tile::T> left, Matrix<typename Tile::T> right) {
     using T = typename Tile::T;
-    using OperandA = Operand<T, Tile::rows, Tile::depth>;
-    using OperandB = Operand<T, Tile::columns, Tile::depth>;
-    constexpr int pack = Tile::pack;
-    constexpr int row_packs = Tile::thread_rows / pack, column_packs = Tile::thread_columns / pack;
-    using BufferA = T[Tile::depth * OperandA::stride];
-    using BufferB = T[Tile::depth * OperandB::stride];
-    TILEFUSE_SHARED(BufferA[2], buffers_a);
-    TILEFUSE_SHARED(BufferB[2], buffers_b);
+    TILEFUSE_SHARED(Buffers<Tile>, buffers);
     TILEFUSE_SHARED(StepMemory<T>, step_memory);
 
     const Work work = work_of<Tile>(p);
     const int64_t row = work.row, column = work.column;
     const Offsets at = offsets_of(p, work.product);
-    OperandA a(left, left.data + at.a + row * left.stride + work.k * left.k_stride, p.m - row, work.depth);
-    OperandB b(right, right.data + at.b + column * right.stride + work.k * right.k_stride, p.n - column, work.depth);
-
-    const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
-    constexpr int warps_across = Tile::columns / Tile::warp_columns;
-    const int thread_row = warp / warps_across * Tile::warp_rows + lane / 8 * pack;
-    const int thread_column = warp % warps_across * Tile::warp_columns + lane % 8 * pack;
-
-    T sums[Tile::thread_rows][column_packs][pack];
-    TILEFUSE_UNROLL_ALL
-    for (int i = 0; i < Tile::thread_rows; ++i)
-        TILEFUSE_UNROLL_ALL
-        for (int j = 0; j < Tile::thread_columns; ++j) sums[i][j / pack][j % pack] = 0;
-
-    const int steps = (work.depth + Tile::depth - 1) / Tile::depth;
-    if (steps > 0) {
-        a.fetch();
-        b.fetch();
-        a.store(buffers_a[0]);
-        b.store(buffers_b[0]);
-    }
-    if (thread == 0 && p.parts == 1 && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
-    block_barrier();
-    for (int step = 0; step < steps; ++step) {
-        const bool more = step + 1 < steps;
-        if (more) {
-            a.fetch();
-            b.fetch();
+    Operand<T, Tile::rows, Tile::depth> a(left, left.data + at.a + row * left.stride + work.k * left.k_stride, p.m - row,
+                                          work.depth);
+    Operand<T, Tile::columns, Tile::depth> b(right, right.data + at.b + column * right.stride + work.k * right.k_stride,
+                                             p.n - column, work.depth);
+    Sums<Tile> sums;
+    multiply_panels<Tile>(a, b, work.depth, buffers, sums, [&] {
+        if (threadIdx.x == 0 && p.parts == 1 && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
+    });
+    for_packs<Tile>(sums, p.m - row, p.n - column, [&](int r, int c, const auto& x) {
+        if (p.parts > 1) {
+            store_pack(place_of_sums(p, work, row + r, column + c), x);
+        } else {
+            finish<false>(p.finish, step_memory.step(), x, at.c, row + r, column + c, p.n - column - c);
         }
-        const T* from_a = buffers_a[step % 2] + thread_row;
-        const T* from_b = buffers_b[step % 2] + thread_column;
-        TILEFUSE_UNROLL(1)
-        for (int first = 0; first < Tile::depth; first += Tile::unrolled)
-            TILEFUSE_UNROLL_ALL
-            for (int i = first; i < first + Tile::unrolled; ++i) {
-                Pack<T, pack> x[row_packs], y[column_packs];
-                TILEFUSE_UNROLL_ALL
-                for (int r = 0; r < row_packs; ++r)
-                    x[r] = load_pack<pack>(from_a + i * OperandA::stride + r * 4 * pack);
-                TILEFUSE_UNROLL_ALL
-                for (int c = 0; c < column_packs; ++c)
-                    y[c] = load_pack<pack>(from_b + i * OperandB::stride + c * 8 * pack);
-                TILEFUSE_UNROLL_ALL
-                for (int r = 0; r < Tile::thread_rows; ++r)
-                    TILEFUSE_UNROLL_ALL
-                    for (int c = 0; c < Tile::thread_columns; ++c) {
-                        T& sum = sums[r][c / pack][c % pack];
-                        sum = multiply_add(x[r / pack].of[r % pack], y[c / pack].of[c % pack], sum);
-                    }
-            }
-        if (more) {
-            a.store(buffers_a[(step + 1) % 2]);
-            b.store(buffers_b[(step + 1) % 2]);
-        }
-        block_barrier();
-    }
-
-    // Row after row, each time from sums[0], since registers have no index; and so there is one copy of the epilogue.
-    TILEFUSE_UNROLL(1)
-    for (int i = 0; i < Tile::thread_rows; ++i) {
-        const int64_t r = row + thread_row + i / pack * (4 * pack) + i % pack;
-        if (r >= p.m) break;
-        TILEFUSE_UNROLL_ALL
-        for (int j = 0; j < column_packs; ++j) {
-            const int64_t c = column + thread_column + j * 8 * pack;
-            Pack<T, pack> x;
-            TILEFUSE_UNROLL_ALL
-            for (int e = 0; e < pack; ++e) x.of[e] = sums[0][j][e];
-            if (c >= p.n) continue;
-            if (p.parts > 1) {
-                store_pack(p.sums + ((work.product * p.parts + work.part) * p.m + r) * columns_of_sums<T>(p.n) + c, x);
-            } else {
-                finish<false>(p.finish, step_memory.step(), x, at.c, r, c, p.n - c);
-            }
-        }
-        TILEFUSE_UNROLL_ALL
-        for (int next = 1; next < Tile::thread_rows; ++next)
-            TILEFUSE_UNROLL_ALL
-            for (int j = 0; j < Tile::thread_columns; ++j)
-                sums[next - 1][j / pack][j % pack] = sums[next][j / pack][j % pack];
-    }
+    });
 }
 
 constexpr int add_threads = 128;
@@ -369,28 +154,17 @@ using namespace products;
 
 // ---- what to launch -------------------------------------------------------------------------------------------------
 
-// body(Tile{}) with the tile for this shape.
-template <class T, class Body> void with_tile(const tilefuse_matmul_args& args, Body&& body) {
-    if constexpr (sizeof(T) == 4) {
-        const double large = cost_of<LargeFloat>(args, 1), medium = cost_of<MediumFloat>(args, 0.85);
-        const double small = cost_of<SmallFloat>(args, 0.6);
-        if (large < medium && large < small) return body(LargeFloat{});
-        return medium < small ? body(MediumFloat{}) : body(SmallFloat{});
-    } else {
-        return cost_of<MediumDouble>(args, 1) < cost_of<SmallDouble>(args, 0.8) ? body(MediumDouble{}) : body(SmallDouble{});
-    }
-}
-
 template <class Tile> void matmul_by(const Context& context, const tilefuse_matmul_args& args) {
     using T = typename Tile::T;
-    const auto p = product_of<T>(context, args, cut_of<Tile>(args));
+    const auto p = product_of<T>(context, args, cut_of<Tile>(extents_of(args)));
     const int64_t blocks = p.tiles_down * p.tiles_across * p.parts * p.products;
-    launch_all(TILEFUSE_KERNEL(multiply<Tile>), p, blocks, Tile::threads, 0, context.stream, matrix_a<T>(args), matrix_b<T>(args));
+    launch_all(TILEFUSE_KERNEL(multiply<Tile>), p, blocks, Tile::threads, 0, context.stream, matrix_a<T>(args),
+               matrix_b<T>(args));
     if (p.parts > 1) queue_add_parts(context, p);
 }
 
 template <class Tile> size_t workspace_by(const tilefuse_matmul_args& args) {
-    return bytes_of_sums<typename Tile::T>(args, cut_of<Tile>(args));
+    return bytes_of_sums<typename Tile::T>(extents_of(args), cut_of<Tile>(extents_of(args)));
 }
 
 // How x is cut up: frames, and rows of a slab.
@@ -452,7 +226,7 @@ void matmul(const Context& context, const tilefuse_matmul_args& args) {
     if (args.m == 0 || args.n == 0 || products_of(args) == 0) return;
     if (for_matrix_units(args)) return matmul_on_matrix_units(context, args);
     by_dtype(args.dtype, [&](auto zero) {
-        with_tile<decltype(zero)>(args, [&](auto tile) { matmul_by<decltype(tile)>(context, args); });
+        with_tile<decltype(zero)>(extents_of(args), [&](auto tile) { matmul_by<decltype(tile)>(context, args); });
     });
 }
 
@@ -460,7 +234,7 @@ size_t matmul_workspace(const tilefuse_matmul_args& args) {
     if (for_matrix_units(args)) return workspace_on_matrix_units(args);
     size_t bytes = 0;
     by_dtype(args.dtype, [&](auto zero) {
-        with_tile<decltype(zero)>(args, [&](auto tile) { bytes = workspace_by<decltype(tile)>(args); });
+        with_tile<decltype(zero)>(extents_of(args), [&](auto tile) { bytes = workspace_by<decltype(tile)>(args); });
     });
     return bytes;
 }

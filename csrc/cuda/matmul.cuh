@@ -94,6 +94,12 @@ template <class Tile, class T> __device__ __forceinline__ Work work_of(const Pro
             static_cast<int>(p.k - k < p.depth ? p.k - k : p.depth)};
 }
 
+// Where a part's sums of a pack are kept.
+template <class T>
+__device__ __forceinline__ T* place_of_sums(const Product<T>& p, const Work& work, int64_t row, int64_t column) {
+    return p.sums + ((work.product * p.parts + work.part) * p.m + row) * columns_of_sums<T>(p.n) + column;
+}
+
 // ---- the epilogue ---------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ float multiply_add(float x, float y, float z) { return fmaf(x, y, z); }
@@ -159,10 +165,20 @@ __device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, 
         TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] = multiply_add(f.beta, c.of[i], x.of[i]);
     }
+    if (e.scale != nullptr) {
+        const Pack<T, pack> scale = load_upto<pack>(static_cast<const T*>(e.scale) + column, columns_left, f.packs);
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < pack; ++i) x.of[i] *= scale.of[i];
+    }
     if (e.bias != nullptr) {
         const Pack<T, pack> bias = known != nullptr ? *known : bias_of(f, column, columns_left);
         TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] += bias.of[i];
+    }
+    if (e.addend != nullptr) {
+        const Pack<T, pack> addend = load_upto<pack>(static_cast<const T*>(e.addend) + at, count, f.packs);
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < pack; ++i) x.of[i] += addend.of[i];
     }
     if (e.preactivation != nullptr) store_upto(static_cast<T*>(e.preactivation) + at, x, count, f.packs);
     if (e.activation != TILEFUSE_LINEAR) {
@@ -203,6 +219,12 @@ inline int64_t products_of(const tilefuse_matmul_args& args) {
     return products;
 }
 
+// The products' sizes, and their number.
+struct Extents {
+    int64_t m, n, k, products;
+};
+inline Extents extents_of(const tilefuse_matmul_args& args) { return {args.m, args.n, args.k, products_of(args)}; }
+
 inline bool whole_packs(int64_t stride, int axes, const int64_t* batch_strides, int pack) {
     bool whole = stride % pack == 0;
     for (int axis = 0; axis < axes; ++axis) whole = whole && batch_strides[axis] % pack == 0;
@@ -225,16 +247,21 @@ template <class Element> Matrix<Element> matrix_b(const tilefuse_matmul_args& ar
     return matrix_of<Element>(args.b, args.b_col_stride, args.b_row_stride, args.batch_axes, args.b_batch_strides);
 }
 
-template <class T> Finish<T> finish_of(const tilefuse_matmul_args& args) {
+// `whole`: rows of C, and its columns that are written together, begin and end with packs.
+template <class T>
+Finish<T> finish_to(void* c, tilefuse_storage stored, int64_t n, int64_t stride, bool whole, double beta,
+                    const tilefuse_epilogue& e) {
     constexpr int pack = pack_size<T>;
-    const tilefuse_epilogue& e = args.epilogue;
-    bool packs = whole_packs(args.c_row_stride, args.batch_axes, args.c_batch_strides, pack) &&
-                 packs_fit({args.c}, args.result == TILEFUSE_STORED_WHOLE ? 16 : 8) &&
-                 packs_fit({e.bias, e.preactivation, e.derivative_at});
-    const auto dense = [&](bool aligned) { return aligned && args.n % pack == 0; };  // of contiguous [m, n]
+    bool packs = whole && packs_fit({c}, stored == TILEFUSE_STORED_WHOLE ? 16 : 8) &&
+                 packs_fit({e.scale, e.bias, e.addend, e.preactivation, e.derivative_at});
+    const auto dense = [&](bool aligned) { return aligned && n % pack == 0; };  // of contiguous [m, n]
     if (e.rule != nullptr) packs = packs && dense(parameter_aligned<T>(e.parameter));
     if (e.mask != nullptr) packs = packs && dense(packs_fit({e.mask}, pack));
-    return {static_cast<T>(args.beta), args.c, args.result, args.n, args.c_row_stride, packs, e};
+    return {static_cast<T>(beta), c, stored, n, stride, packs, e};
+}
+template <class T> Finish<T> finish_of(const tilefuse_matmul_args& args) {
+    const bool whole = whole_packs(args.c_row_stride, args.batch_axes, args.c_batch_strides, pack_size<T>);
+    return finish_to<T>(args.c, args.result, args.n, args.c_row_stride, whole, args.beta, args.epilogue);
 }
 
 // How a product is cut up.
@@ -242,35 +269,40 @@ struct Cut {
     int64_t tiles_down, tiles_across, parts, depth;
 };
 
-template <class Tile> Cut cut_of(const tilefuse_matmul_args& args) {
+template <class Tile> Cut cut_of(const Extents& e) {
     // A part should outweigh what it costs to write and add its sums, and a cut the second launch.
     constexpr int64_t least_k = 256, least_depth = 64, most_depth = int64_t{1} << 30;
-    const int64_t down = quotient(args.m, Tile::rows), across = quotient(args.n, Tile::columns);
-    const int64_t blocks = down * across * products_of(args);
-    int64_t parts = quotient(args.k, most_depth);
-    if (args.k >= least_k && blocks > 0)
-        parts = std::max(parts, std::min(multiprocessors / blocks, args.k / least_depth));
-    if (parts <= 1) return {down, across, 1, args.k};
-    const int64_t depth = quotient(quotient(args.k, parts), Tile::depth) * Tile::depth;
-    return {down, across, quotient(args.k, depth), depth};
+    const int64_t down = quotient(e.m, Tile::rows), across = quotient(e.n, Tile::columns);
+    const int64_t blocks = down * across * e.products;
+    int64_t parts = quotient(e.k, most_depth);
+    if (e.k >= least_k && blocks > 0) parts = std::max(parts, std::min(multiprocessors / blocks, e.k / least_depth));
+    if (parts <= 1) return {down, across, 1, e.k};
+    const int64_t depth = quotient(quotient(e.k, parts), Tile::depth) * Tile::depth;
+    return {down, across, quotient(e.k, depth), depth};
 }
 
 // Waves of blocks, times a tile's size, over how well it uses the units that multiply (an estimate).
-template <class Tile> double cost_of(const tilefuse_matmul_args& args, double use) {
-    const int64_t blocks = quotient(args.m, Tile::rows) * quotient(args.n, Tile::columns) * products_of(args);
+template <class Tile> double cost_of(const Extents& e, double use) {
+    const int64_t blocks = quotient(e.m, Tile::rows) * quotient(e.n, Tile::columns) * e.products;
     return static_cast<double>(quotient(blocks, multiprocessors) * Tile::rows * Tile::columns) / use;
 }
 
-template <class T> Product<T> product_of(const Context& context, const tilefuse_matmul_args& args, const Cut& cut) {
+template <class T> Product<T> product_of(const Context& context, const Extents& e, const Cut& cut, const Finish<T>& finish) {
     Product<T> p = {};
-    p.m = args.m;
-    p.n = args.n;
-    p.k = args.k;
-    p.products = products_of(args);
+    p.m = e.m;
+    p.n = e.n;
+    p.k = e.k;
+    p.products = e.products;
     p.tiles_down = cut.tiles_down;
     p.tiles_across = cut.tiles_across;
     p.parts = cut.parts;
     p.depth = cut.depth;
+    p.sums = static_cast<T*>(context.workspace);
+    p.finish = finish;
+    return p;
+}
+template <class T> Product<T> product_of(const Context& context, const tilefuse_matmul_args& args, const Cut& cut) {
+    Product<T> p = product_of<T>(context, extents_of(args), cut, finish_of<T>(args));
     p.batch_axes = args.batch_axes;
     for (int axis = 0; axis < args.batch_axes; ++axis) {
         p.batch_shape[axis] = args.batch_shape[axis];
@@ -278,8 +310,6 @@ template <class T> Product<T> product_of(const Context& context, const tilefuse_
         p.b_batch_strides[axis] = args.b_batch_strides[axis];
         p.c_batch_strides[axis] = args.c_batch_strides[axis];
     }
-    p.sums = static_cast<T*>(context.workspace);
-    p.finish = finish_of<T>(args);
     return p;
 }
 
@@ -293,9 +323,11 @@ void launch_all(const Kernel<Product<T>, Matrices...>& kernel, Product<T> p, int
     }
 }
 
-template <class T> size_t bytes_of_sums(const tilefuse_matmul_args& args, const Cut& cut) {
-    if (cut.parts == 1) return 0;
-    return static_cast<size_t>(products_of(args) * cut.parts * args.m * columns_of_sums<T>(args.n)) * sizeof(T);
+template <class T> size_t size_of_sums(const Extents& e, const Cut& cut) {
+    return static_cast<size_t>(e.products * cut.parts * e.m * columns_of_sums<T>(e.n)) * sizeof(T);
+}
+template <class T> size_t bytes_of_sums(const Extents& e, const Cut& cut) {
+    return cut.parts == 1 ? 0 : size_of_sums<T>(e, cut);
 }
 
 // ---- elsewhere ------------------------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
         if (r >= p.m) return;
         const Pack<float, pack> x = load_pack<pack>(tile + place(in_row, in_column));
         if (p.parts > 1) {
-            store_pack(p.sums + ((work.product * p.parts + work.part) * p.m + r) * columns_of_sums<float>(p.n) + c, x);
+            store_pack(place_of_sums(p, work, r, c), x);
         } else {
             finish<true>(p.finish, step_memory.step(), x, at.c, r, c, p.n - c, &bias);
         }
@@ -233,7 +233,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
 
 template <class Tile> void multiply_mma_by(const Context& context, const tilefuse_matmul_args& args) {
     using Element = typename Tile::Element;
-    const auto p = product_of<float>(context, args, cut_of<Tile>(args));
+    const auto p = product_of<float>(context, args, cut_of<Tile>(extents_of(args)));
     const int64_t blocks = p.tiles_down * p.tiles_across * p.parts * p.products;
     launch_all(TILEFUSE_KERNEL(multiply_mma<Tile>), p, blocks, Tile::threads, Tile::shared_bytes, context.stream,
                matrix_a<Element>(args), matrix_b<Element>(args));
@@ -261,7 +261,7 @@ template <class Body> void with_multiplier(const tilefuse_matmul_args& args, Bod
 template <class Body> void with_mma_tile(const tilefuse_matmul_args& args, Body&& body) {
     with_multiplier(args, [&](auto multiplier) {
         using M = decltype(multiplier);
-        if (cost_of<LargeMma<M>>(args, 1) < cost_of<SmallMma<M>>(args, 0.7)) return body(LargeMma<M>{});
+        if (cost_of<LargeMma<M>>(extents_of(args), 1) < cost_of<SmallMma<M>>(extents_of(args), 0.7)) return body(LargeMma<M>{});
         body(SmallMma<M>{});
     });
 }
@@ -300,7 +300,8 @@ void matmul_on_matrix_units(const Context& context, const tilefuse_matmul_args& 
 
 size_t workspace_on_matrix_units(const tilefuse_matmul_args& args) {
     size_t bytes = 0;
-    with_mma_tile(args, [&](auto tile) { bytes = bytes_of_sums<float>(args, cut_of<decltype(tile)>(args)); });
+    const Extents extents = extents_of(args);
+    with_mma_tile(args, [&](auto tile) { bytes = bytes_of_sums<float>(extents, cut_of<decltype(tile)>(extents)); });
     return bytes;
 }
 

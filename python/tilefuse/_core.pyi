@@ -73,9 +73,33 @@ def conv2d_backward_weights(
     pool: tuple[int, int] | None = None,
     argmax: _Array | None = None,
 ) -> None: ...
+def pool2d(
+    kind: str,
+    x: _Array,
+    y: _Array | None,
+    kernel: tuple[int, int],
+    geometry: Sequence[int],
+    count_padding: bool = False,
+    argmax: _Array | None = None,
+) -> None: ...
+def pool2d_backward(
+    kind: str,
+    dy: _Array,
+    dx: _Array,
+    kernel: tuple[int, int],
+    geometry: Sequence[int],
+    count_padding: bool = False,
+    argmax: _Array | None = None,
+    derivative: str = "linear",
+    alpha: float = 0.0,
+    derivative_at: _Array | None = None,
+    mask: _Array | None = None,
+    mask_scale: float = 1.0,
+) -> None: ...
 def activations() -> dict[str, float]: ...
 def activation(x: _Array, y: _Array, name: str, alpha: float) -> None: ...
 def activation_backward(dy: _Array, at: _Array, dx: _Array, name: str, alpha: float) -> None: ...
+def add(a: _Array, b: _Array, y: _Array, activation: str = "linear", alpha: float = 0.0) -> None: ...
 def softmax(x: _Array, y: _Array, log: bool) -> None: ...
 def softmax_backward(dy: _Array, y: _Array, dx: _Array, log: bool) -> None: ...
 def batch_norm(

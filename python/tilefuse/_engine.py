@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _device
+from ._graph import Graph
 from ._progress import Progress
 from ._results import Results
 from ._runtime import get_precision, next_seed, precisions
-from ._stack import Stack
 from .callbacks import CallbackList
-from .layers.base import Shape
+from .layers.symbol import Shape
 from .losses import Loss
 from .metrics import Metric
 from .optimizers import Optimizer
@@ -50,8 +50,8 @@ class Data(NamedTuple):
         return Data(copy_to(device, self.x), copy_to(device, self.y), weight)
 
 
-class Engine(Stack):
-    """A stack of layers with the Programs made from it; the part of `Sequential` that drives the native code.
+class Engine(Graph):
+    """Layers with the Programs made from them; the part of a model that drives the native code.
 
     Attributes
     ----------
@@ -154,7 +154,10 @@ class Engine(Stack):
         slots = self.optimizer.slots if self.compiled else lambda variable: []
         with _device.using(self.device) as native:
             program: _core.Program = native.Program(
-                [layer.lower(slots) for layer in self.layers],
+                [
+                    layer.lower(slots) | {"sources": sources}
+                    for layer, sources in zip(self._layers, self._sources, strict=True)
+                ],
                 _sample_shape(self.input_shape),
                 batch,
                 self.loss.lower() if self.compiled else None,

@@ -21,7 +21,7 @@ _Arguments = dict[str, Any]
 _Rule = Callable[[_Functions, Any, Any, _Arguments], Sequence[Any]]
 
 _FROM_OUTPUT = ("relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softmax", "log_softmax")
-_FROM_INPUT = ("silu", "gelu")
+_FROM_INPUT = ("silu", "gelu", "max_pool2d", "avg_pool2d", "global_avg_pool2d")
 _NEEDS_INPUT = ("silu", "gelu", "gelu_tanh")
 
 
@@ -89,6 +89,12 @@ def _conv2d(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[A
     if activation in _NEEDS_INPUT:
         dy, activation = _undo(f, activation, dy, f["conv2d"](x, w, b, **how)), None
     return f["conv2d_backward"](dy, x, w, y, activation=activation, **how)
+
+
+def _add(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
+    activation = arguments["activation"] or "linear"
+    at = f["add"](arguments["a"], arguments["b"]) if activation in _NEEDS_INPUT else y
+    return [_undo(f, activation, dy, at)] * 2
 
 
 def _batch_norm(f: _Functions, dy: Any, result: Any, arguments: _Arguments) -> Sequence[Any]:
@@ -162,6 +168,7 @@ def _summed_to(shape: tuple[int, ...], gradient: Any) -> Any:
 _RULES: dict[str, tuple[Sequence[str], _Rule]] = {
     **{name: (("x",), _from_output(name)) for name in _FROM_OUTPUT},
     **{name: (("x",), _from_input(name)) for name in _FROM_INPUT},
+    "add": (("a", "b"), _add),
     "dense": (("x", "w", "b"), _dense),
     "conv2d": (("x", "w", "b"), _conv2d),
     "matmul": (("a", "b", "bias"), _matmul),

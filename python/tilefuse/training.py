@@ -19,7 +19,7 @@ from .metrics import Metric
 
 
 class Trainer(Engine):
-    """The part of `Sequential` that a user trains with."""
+    """The part of a model that a user trains with."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -148,9 +148,7 @@ def test_batch_norm_without_training(ops, dtype):
         before = mean.copy(), variance.copy()
         for g, b, r in ((gamma, beta, residual), (None, None, None)):
             y = ops.batch_norm(x, g, b, mean, variance, residual=r)
-            exact = exactly(
-                ref.batch_norm, x, g, b, mean, variance, residual=None if r is None else wide(r)
-            )
+            exact = exactly(ref.batch_norm, x, g, b, mean, variance, residual=None if r is None else wide(r))
             close(y, exact, np.abs(exact) + 8)
         assert_same_bits(mean, before[0])
         assert_same_bits(variance, before[1])

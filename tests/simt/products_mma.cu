@@ -73,7 +73,7 @@ template <class Tile> void check(const Problem& of) {
     args.beta = 2;
     args.epilogue.bias = device_bias.data;
     args.epilogue.activation = TILEFUSE_RELU;
-    const Array<char> workspace(bytes_of_sums<float>(args, cut_of<Tile>(args)));
+    const Array<char> workspace(bytes_of_sums<float>(extents_of(args), cut_of<Tile>(extents_of(args))));
     multiply_mma_by<Tile>({nullptr, workspace.data}, args);
     const auto floats = whole.host();
     const auto halves = half.host();
@@ -131,7 +131,7 @@ template <class Tile> void check_traffic() {
         tilefuse_matmul_args args = {};
         args.m = args.n = m;
         args.k = deep;
-        const int parts = static_cast<int>(cut_of<Tile>(args).parts);
+        const int parts = static_cast<int>(cut_of<Tile>(extents_of(args)).parts);
         EXPECT(parts > 1);
         const size_t c = 2 * (narrow ? 2 : 4);  // it is read too
         EXPECT(moved[0] <= 1.1 * ideal_sectors(m, n, k, Tile::rows, Tile::columns, 1, bytes, c));

@@ -31,6 +31,7 @@ from .activations import (
     tanh,
     tanh_backward,
 )
+from .add import add
 from .conv import conv2d, conv2d_backward
 from .dense import dense, dense_backward
 from .dropout import dropout, dropout_backward
@@ -61,6 +62,14 @@ from .optimizers import (
     rmsprop_step,
     sgd_step,
 )
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from .softmax import (
     log_softmax,
     log_softmax_backward,
@@ -72,6 +81,9 @@ __all__ = [
     "adagrad_step",
     "adam_step",
     "adamw_step",
+    "add",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
     "binary_cross_entropy",
@@ -89,6 +101,8 @@ __all__ = [
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "layer_norm",
     "layer_norm_backward",
     "leaky_relu",
@@ -96,6 +110,8 @@ __all__ = [
     "log_softmax",
     "log_softmax_backward",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
     "mean_squared_error",
     "momentum_step",
     "relu",

@@ -38,6 +38,7 @@ from .activations import (
     tanh,
     tanh_backward,
 )
+from .add import add
 from .conv import conv2d, conv2d_backward
 from .dense import dense, dense_backward
 from .dropout import dropout, dropout_backward
@@ -68,12 +69,23 @@ from .optimizers import (
     rmsprop_step,
     sgd_step,
 )
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
     "adagrad_step",
     "adam_step",
     "adamw_step",
+    "add",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
     "binary_cross_entropy",
@@ -92,6 +104,8 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "get_array_module",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "layer_norm",
     "layer_norm_backward",
     "leaky_relu",
@@ -99,6 +113,8 @@ __all__ = [
     "log_softmax",
     "log_softmax_backward",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
     "mean_squared_error",
     "momentum_step",
     "relu",
