@@ -305,8 +305,8 @@ def test_profiling_times_every_stage_and_changes_no_bit(
         layers, program = mnist_like(networks="off")
         assert program.timings == []
         program.profile(profiled)
-        for batch in (slice(0, 32), slice(32, 64)):
-            program.train_step(x[batch], y[batch])
+        for part in (slice(0, 32), slice(32, 64)):
+            program.train_step(x[part], y[part])
         times = program.timings
         weights.append([layer["kernel"] for layer in layers if "kernel" in layer])
     assert [time["stage"] for time in times] == program.stages

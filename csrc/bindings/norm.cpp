@@ -48,7 +48,7 @@ void batch_norm(const py::array& x, const Optional& gamma, const Optional& beta,
     args.x = call.input(x, "x", args.dtype, x.size());
     args.gamma = input_or_null(call, gamma, "gamma", args.dtype, args.cols);
     args.beta = input_or_null(call, beta, "beta", args.dtype, args.cols);
-    args.residual = input_or_null(call, residual, "residual", args.dtype, x.size());
+    args.epilogue.addend = input_or_null(call, residual, "residual", args.dtype, x.size());
     args.moving_mean = moving(moving_mean, "moving_mean");
     args.moving_variance = moving(moving_variance, "moving_variance");
     args.y = call.output(y, "y", args.dtype, x.size());

@@ -30,6 +30,7 @@
     kernel(softmax_backward)          \
     kernel(batch_norm)                \
     kernel(batch_norm_backward)       \
+    kernel(batch_norm_fold)           \
     kernel(layer_norm)                \
     kernel(layer_norm_backward)       \
     kernel(loss)                      \

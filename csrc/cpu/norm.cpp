@@ -209,12 +209,10 @@ public:
         prepare(team.range(args_.cols));
         team.barrier();
         T* const y = static_cast<T*>(args_.y);
-        const T* const residual = static_cast<const T*>(args_.residual);
         cuts_.for_rows(team, args_.epilogue, y, [&](int64_t at, int64_t count) {
             for_vectors<T>(count, [&](int64_t j, int n) {
-                Vec<T> v = (load_upto(x + at + j, n) - load_upto(centre_ + j, n)) * load_upto(scale_ + j, n) + load_upto(offset_ + j, n);
-                if (residual) v += load_upto(residual + at + j, n);
-                store_upto(y + at + j, v, n);
+                const Vec<T> distance = load_upto(x + at + j, n) - load_upto(centre_ + j, n);
+                store_upto(y + at + j, distance * load_upto(scale_ + j, n) + load_upto(offset_ + j, n), n);
             });
         });
     }
@@ -515,6 +513,24 @@ Cost batch_norm_backward_cost(const tilefuse_batch_norm_backward_args& args) {
         cost.scratch = backward.scratch_size;
         cost.shared = backward.shared_size;
     });
+    return cost;
+}
+
+void batch_norm_fold(Team& team, const tilefuse_batch_norm_fold_args& args) {
+    const Range columns = team.range(args.cols);
+    by_dtype(args.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const auto of = [](const void* p, int64_t c, double otherwise) { return p ? static_cast<double>(static_cast<const T*>(p)[c]) : otherwise; };
+        for (int64_t c = columns.begin; c < columns.end; ++c) {
+            const double scale = of(args.gamma, c, 1) / sqrt(of(args.variance, c, 1) + args.epsilon);
+            static_cast<T*>(args.scale)[c] = static_cast<T>(scale);
+            static_cast<T*>(args.shift)[c] = static_cast<T>(of(args.beta, c, 0) + (of(args.bias, c, 0) - of(args.mean, c, 0)) * scale);
+        }
+    });
+}
+Cost batch_norm_fold_cost(const tilefuse_batch_norm_fold_args& args) {
+    Cost cost;
+    cost.work = 20 * static_cast<double>(args.cols);
     return cost;
 }
 

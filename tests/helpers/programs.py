@@ -135,7 +135,7 @@ def step_loss(layers: Layers, loss: str, x: np.ndarray, y: np.ndarray, weight: n
 def check_gradients(
     layers: Layers, trained: Layers, loss: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None
 ) -> None:
-    """A step of SGD with learning rate 1 on `trained` subtracts the gradients of `layers`, an equal network."""
+    """A step of SGD with learning rate 1 on `trained` subtracts the gradients of its copy `layers`."""
     program = make_program(trained, x.shape[1:], len(x), {"kind": loss}, SGD, "float64")
     assert program.train_step(x, y, weight, 1.0)[0] == pytest.approx(step_loss(layers, loss, x, y, weight))
     h = 1e-6

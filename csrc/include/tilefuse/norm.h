@@ -5,7 +5,7 @@
 #include "tilefuse/optimizer.h"
 #include "tilefuse/types.h"
 
-// y = activation(gamma (x - mean) inv_std + beta + residual) with the mean and 1 / sqrt(variance + epsilon) of each column
+// y = epilogue(gamma (x - mean) inv_std + beta) with the mean and 1 / sqrt(variance + epsilon) of each column
 // (channel). Training: those of the rows of x (the variance is the biased one), and
 // moving = momentum moving + (1 - momentum) batch; no rows at all have mean and variance 0 and move nothing.
 // Else: the moving ones.
@@ -14,18 +14,17 @@ typedef struct tilefuse_batch_norm_args {
     int training;
     int64_t rows, cols;
     const void* x;
-    const void* residual;                   // [rows, cols]; null: none
-    void* y;                                // may be x or residual
+    void* y;                                // may be x
     const void *gamma, *beta;               // [cols]; null: ones, zeros
     void *moving_mean, *moving_variance;    // [cols]; null, in training: nobody wants them
     void *mean, *inv_std;                   // [cols]: receive what x was normalised with; null: nobody wants them
     double momentum, epsilon;
-    tilefuse_epilogue epilogue;             // activation and preactivation
+    tilefuse_epilogue epilogue;             // addend, activation and preactivation
 } tilefuse_batch_norm_args;
 
 // With n = (x - mean) inv_std: dbeta = sum(dy), dgamma = sum(dy n), and in training
 // dx = gamma inv_std (dy - dbeta / rows - n dgamma / rows), else dx = gamma inv_std dy. dy is the gradient before the
-// activation, which is the residual's too. With a rule dgamma and dbeta update their parameters instead, after dx has been
+// activation, which is the addend's too. With a rule dgamma and dbeta update their parameters instead, after dx has been
 // computed with gamma as it was, and are not written.
 typedef struct tilefuse_batch_norm_backward_args {
     tilefuse_dtype dtype;
@@ -36,10 +35,21 @@ typedef struct tilefuse_batch_norm_backward_args {
     const void *mean, *inv_std;  // as the forward pass left them
     void* dx;                    // may be dy; null: nobody wants it
     void *dgamma, *dbeta;        // null: nobody wants them
-    tilefuse_epilogue epilogue;  // of dx: mask and derivative of what made x
+    tilefuse_epilogue epilogue;  // of dx: addend, mask and derivative of what made x
     const tilefuse_optimizer* rule;
     tilefuse_parameter gamma_parameter, beta_parameter;  // w is null where there is none
 } tilefuse_batch_norm_backward_args;
+
+// Batch normalisation by moving averages of x + bias as a factor and a shift for each column, for the epilogue of what makes
+// x: scale = gamma / sqrt(variance + epsilon), shift = beta + (bias - mean) scale.
+typedef struct tilefuse_batch_norm_fold_args {
+    tilefuse_dtype dtype;
+    int64_t cols;
+    const void *gamma, *beta, *bias;  // [cols]; null: ones, zeros, zeros
+    const void *mean, *variance;      // [cols]
+    double epsilon;
+    void *scale, *shift;              // [cols]
+} tilefuse_batch_norm_fold_args;
 
 // y = gamma (x - mean) inv_std + beta with the mean and 1 / sqrt(variance + epsilon) of each row; RMS: the mean is taken
 // to be 0.
