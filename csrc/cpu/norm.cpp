@@ -86,7 +86,7 @@ template <class T> struct Cuts {
 
     // body(first element, so many) for all wide rows of the member, and after some of them the epilogue of `out`.
     template <class Body> void for_rows(Team& team, const tilefuse_epilogue& of_out, T* out, const Body& body) const {
-        constexpr int64_t near = 16 * 1024 / sizeof(T);  // what is still in L1 then
+        constexpr int64_t near = 4 * 1024 / sizeof(T);  // what is still in L1 then
         const int64_t elements = rows * cols, some = std::max<int64_t>(1, near / width);
         const Range mine = team.range(whole + (rest > 0));
         const Epilogue<T> epilogue(of_out, elements, 0);
