@@ -286,13 +286,14 @@ private:
         const T* bias = d_.epilogue->bias ? static_cast<const T*>(d_.epilogue->bias) + column : nullptr;
         with_activation<T>(d_.epilogue->activation, d_.epilogue->activation_alpha, [&](auto function) {
             for_vectors<T>(count, [&](int64_t k, int n) {
-                Vec<T> best = load_upto(window + k, n), place{};
+                Vec<T> best = load_upto(window + k, n);
+                Integers<Vec<T>> place{};
                 for (int64_t p = 0; p < d_.pool.height; ++p)
                     for (int64_t q = p == 0; q < d_.pool.width; ++q) {
                         const Vec<T> x = load_upto(window + p * line + q * f + k, n);
                         const auto larger = (x > best) | (x != x);  // NaN is the largest
                         best = larger ? x : best;
-                        place = larger ? splat(static_cast<T>(p * d_.pool.width + q)) : place;
+                        place = larger ? static_cast<Integers<T>>(p * d_.pool.width + q) - Integers<Vec<T>>{} : place;
                     }
                 if (bias) best += load_upto(bias + k, n);
                 store_upto(d_.out + to + k, function.forward(best), n);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/bfloat16.h"
-#include "cpu/matmul_epilogue.h"
+#include "cpu/bytes.h"
 #include "cpu/simd.h"
 #include "cpu/team.h"
 #include "tilefuse/conv.h"
@@ -64,10 +64,9 @@ private:
             }
             const T* from = data + line + window * c;
             const uint8_t* place = argmax + line + window * c;
-            const T here = static_cast<T>(first + in_window);
+            const Integers<T> here = static_cast<Integers<T>>(first + in_window);
             for_vectors<T>(count, [&](int64_t i, int left) {
-                const Vec<T> at = left == lanes<T> ? full_mask_vector<T>(place + i) : mask_vector<T>(place + i, left);
-                store_upto(to + i, at == here ? load_upto(from + i, left) : Vec<T>{}, left);
+                store_upto(to + i, load_bytes<T>(place + i, left) == here ? load_upto(from + i, left) : Vec<T>{}, left);
             });
             for (int64_t i = count; i < pitch; ++i) to[i] = 0;
             if (++in_window == pool.width) in_window = 0, ++window;

@@ -238,14 +238,14 @@ def test_derivative_of_what_made_x(device, activation, c):
     x = activate(z, activation)
     at = z if activation in NEEDS_INPUT else x
     mask = rng.integers(0, 2, x.shape).astype(np.uint8)
-    geometry = (3, 4, 2, 2, 1, 1, 0, 0, 1)
+    geometry, alpha = (3, 4, 2, 2, 1, 1, 0, 0, 1), native().activations()[activation]
     argmax = np.zeros(dy.shape, np.uint8)
     native().pool2d("max", x, None, (2, 2), geometry, argmax=argmax)
     for kind, backward in (("max", ref.max_pool2d_backward), ("average", ref.avg_pool2d_backward)):
         plain = backward(dy, x)
         for kept, scale in ((None, 1.0), (mask, 2.0)):
             dx = np.full(x.shape, np.nan)
-            native().pool2d_backward(kind, dy, dx, (2, 2), geometry, False, argmax, activation, 0.2, at, kept, scale)
+            native().pool2d_backward(kind, dy, dx, (2, 2), geometry, False, argmax, activation, alpha, at, kept, scale)
             dropped = plain if kept is None else plain * mask * scale
             expected = activate_backward(dropped, x, activation, x=z)
             np.testing.assert_allclose(dx, expected, rtol=1e-11, atol=1e-13)
