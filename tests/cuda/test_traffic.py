@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tilefuse.ops._windows import windows
 
 SECTOR = 32  # bytes
 WITHIN = 1.05  # of the ideal
@@ -156,6 +157,17 @@ def test_arrays_that_lie_differently(native: Any, dtype: str) -> None:
     with counting(native) as counted:
         native.activation(x, y, "tanh", 0.0)
     assert traffic(counted, x, y) == pytest.approx((1 + (of_warp + 1) / of_warp) / 2, rel=0.01)
+
+
+@of_kernels("add")
+@lengths
+@dtypes
+@pytest.mark.parametrize("activation", ["linear", "relu", "gelu"])
+def test_add(native: Any, n: int, shift: int, dtype: str, activation: str) -> None:
+    a, b, y = Arrays(native, dtype, shift).floats(n, n, n)
+    with counting(native) as counted:
+        native.add(a, b, y, activation)
+    assert traffic(counted, a, b, y) <= WITHIN
 
 
 @of_kernels("dropout", "dropout_mask")
@@ -436,6 +448,40 @@ def test_matmul(native: Any, m: int, n: int, k: int, shift: int, transposed: str
     out, bias, z = arrays.floats((m, n), n, (m, n))
     with counting(native):
         native.matmul(a, b, out, bias, "relu", 0.0, 1.0, z)
+
+
+# Images, height, width, channels, kernel, filters, strides, padding, groups.
+CONVOLUTIONS = [
+    (2, 14, 14, 16, 3, 32, 1, "same", 1),
+    (2, 9, 9, 3, 3, 32, 1, "valid", 1),
+    (3, 12, 12, 8, 3, 16, 2, "same", 2),
+    (2, 8, 8, 64, 1, 64, 1, "valid", 1),
+    (2, 8, 8, 32, 3, 32, 1, "same", 32),
+]
+
+
+@of_kernels("conv2d", "conv2d_backward_data", "conv2d_backward_weights")
+@dtypes
+@pytest.mark.parametrize("layer", CONVOLUTIONS)
+def test_convolutions(native: Any, layer: tuple[Any, ...], dtype: str) -> None:
+    n, h, w, c, k, f, strides, padding, groups = layer
+    arrays = Arrays(native, dtype)
+    place = windows((h, w), (k, k), strides, padding)
+    geometry = (*place.out, *place.strides, *place.dilation, *place.before, groups)
+    x, filters, bias = arrays.floats((n, h, w, c), (k, k, c // groups, f), f)
+    y, dx, dw, db = (arrays.empty(s) for s in ((n, *place.out, f), x.shape, filters.shape, bias.shape))
+    with counting(native):
+        native.conv2d(x, filters, y, bias, "relu", 0.0, None, geometry)
+    with counting(native):
+        native.conv2d_backward_data(y, filters, dx, geometry)
+    with counting(native):
+        native.conv2d_backward_weights(x, y, dw, db, geometry)
+    size = (place.out[0] // 2, place.out[1] // 2)
+    pooled, argmax = arrays.empty((n, *size, f)), arrays.empty((n, *size, f), np.uint8)
+    with counting(native):
+        native.conv2d(x, filters, pooled, bias, "relu", 0.0, None, geometry, "float32", (2, 2), argmax)
+    with counting(native):
+        native.conv2d_backward_data(pooled, filters, dx, geometry, "float32", (2, 2), argmax)
 
 
 @of_kernels("mlp")
