@@ -7,7 +7,11 @@ from tilefuse import reference as ref
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
 @pytest.mark.parametrize(
     "how",
-    [{}, {"pool_size": 3, "strides": 1, "padding": "same"}, {"pool_size": (2, 3), "strides": (3, 2), "padding": 1}],
+    [
+        {},
+        {"pool_size": 3, "strides": 1, "padding": "same"},
+        {"pool_size": (2, 3), "strides": (3, 2), "padding": 1},
+    ],
     ids=str,
 )
 def test_backward_is_the_derivative(name, how):

@@ -310,11 +310,13 @@ def _pooling(
     kernel = pair(pool_size, "pool_size")
     n, h, w, c = images.shape
     place = windows((h, w), kernel, kernel if strides is None else strides, padding)
-    for size, reach, out, step, before in zip((h, w), kernel, place.out, place.strides, place.before, strict=True):
+    for size, reach, out, step, before in zip(
+        (h, w), kernel, place.out, place.strides, place.before, strict=True
+    ):
         if out > 0 and (before >= reach or (out - 1) * step - before >= size):
             raise ValueError(
-                f"padding is {padding!r}, which leaves windows of pool_size {kernel} with no element of x, of shape "
-                f"{images.shape}; expected less on each side than a window has"
+                f"padding is {padding!r}, which leaves windows of pool_size {kernel} with no element of x, "
+                f"of shape {images.shape}; expected less on each side than a window has"
             )
     return _Pooling(kernel, (*place.out, *place.strides, 1, 1, *place.before, 1), (n, *place.out, c))
 
