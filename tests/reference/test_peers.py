@@ -148,11 +148,13 @@ def test_pooling_like_torch(torch, name, how):
     close(dx.transpose(0, 3, 1, 2), given.grad.numpy())
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("max_pool2d", "max_pool"), ("avg_pool2d", "average_pool")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("max_pool2d", "MaxPooling2D"), ("avg_pool2d", "AveragePooling2D")]
+)
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_pooling_like_keras(keras, ours, theirs, padding):
     x = normal(np.random.default_rng(6), (2, 9, 8, 3), np.float32)
     for size, strides in (((2, 2), None), ((3, 2), (2, 3))):
-        pool = getattr(keras.ops, theirs)
-        expected = pool(x, size, strides, padding, data_format="channels_last")
-        close(getattr(ref, ours)(x, size, strides, padding), keras.ops.convert_to_numpy(expected), rtol=1e-6)
+        layer = getattr(keras.layers, theirs)(size, strides, padding, data_format="channels_last")
+        expected = keras.ops.convert_to_numpy(layer(x))
+        close(getattr(ref, ours)(x, size, strides, padding), expected, rtol=1e-6)
