@@ -179,7 +179,9 @@ __global__ void __launch_bounds__(threads_of_block)
     const Position at = position_of(index, grid);
     const Span rows = windows.rows.over(at.row), cols = windows.cols.over(at.col);
     Pack<T, N> sum = {};
+    TILEFUSE_UNROLL(1)  // most elements are in one window
     for (int64_t i = rows.begin; i < rows.end; ++i)
+        TILEFUSE_UNROLL(1)
         for (int64_t j = cols.begin; j < cols.end; ++j) {
             const int64_t window = (((at.image * windows.rows.out + i) * windows.cols.out + j) * grid.packs + at.pack) * N;
             const Pack<T, N> gradient = load_pack<N>(dy + window);
