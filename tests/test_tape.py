@@ -105,6 +105,14 @@ def test_dropout() -> None:
     check(lambda x: ops.dropout(x, 0.4, seed=1, step=2)[0], A)
 
 
+def test_pooling() -> None:
+    images = RNG.normal(size=(2, 5, 4, 3))
+    check(lambda x: ops.max_pool2d(x, (3, 2), strides=2, padding="same"), images)
+    check(lambda x: ops.avg_pool2d(x, 3, strides=1, padding=1, count_padding=True), images)
+    check(ops.avg_pool2d, images)
+    check(ops.global_avg_pool2d, images)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, "softmax", "log_softmax"])
 def test_model(activation: str) -> None:

@@ -293,13 +293,14 @@ private:
                     const Vec<T> x = load_upto(sums + p * line + q * f + k, n);
                     return scale ? x * load_upto(scale + k, n) : x;
                 };
-                Vec<T> best = value(0, 0), place{};
+                Vec<T> best = value(0, 0);
+                Integers<Vec<T>> place{};
                 for (int64_t p = 0; p < high; ++p)
                     for (int64_t q = p == 0; q < wide; ++q) {
                         const Vec<T> x = value(p, q);
                         const auto larger = (x > best) | (x != x);  // NaN is the largest
                         best = larger ? x : best;
-                        place = larger ? splat(static_cast<T>(p * wide + q)) : place;
+                        place = larger ? static_cast<Integers<T>>(p * wide + q) - Integers<Vec<T>>{} : place;
                     }
                 if (bias) best += load_upto(bias + k, n);
                 store_upto(d_.out + to + k, function.forward(best), n);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/bfloat16.h"
-#include "cpu/matmul_epilogue.h"
+#include "cpu/bytes.h"
 #include "cpu/simd.h"
 #include "cpu/team.h"
 #include "tilefuse/conv.h"
@@ -61,10 +61,10 @@ private:
             const T* const from = data + line + window * c;
             const uint8_t* const place = argmax + line + window * c;
             for_vectors<T>(count, [&](int64_t i, int valid) {
-                const Vec<T> at = valid == lanes<T> ? full_mask_vector<T>(place + i) : mask_vector<T>(place + i, valid);
+                const auto at = load_bytes<T>(place + i, valid);
                 const Vec<T> value = load_upto(from + i, valid);
                 for (int64_t q = left; q < right; ++q)
-                    store_upto(to + (q - left) * pitch + i, at == static_cast<T>(first + q) ? value : Vec<T>{}, valid);
+                    store_upto(to + (q - left) * pitch + i, at == static_cast<Integers<T>>(first + q) ? value : Vec<T>{}, valid);
             });
             for (int64_t q = left; q < right; ++q, to += pitch, ++col)
                 for (int64_t i = count; i < pitch; ++i) to[i] = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/activation.h"
+#include "cpu/bytes.h"
 #include "cpu/optimizer.h"
 #include "cpu/simd.h"
 #include "cpu/team.h"
@@ -28,26 +29,6 @@ template <class Body> void for_products(const tilefuse_matmul_args& args, Range 
         }
         body(a, b, c);
     }
-}
-
-template <class T> inline Vec<T> mask_vector(const uint8_t* mask, int n) {
-    Vec<T> v{};
-    for (int i = 0; i < n; ++i) v[i] = mask[i];
-    return v;
-}
-
-template <class T> inline Vec<T> full_mask_vector(const uint8_t* mask) {
-    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
-    Bytes bytes;
-    std::memcpy(&bytes, mask, sizeof bytes);
-    return __builtin_convertvector(bytes, Vec<T>);
-}
-
-// The first n lanes of whole numbers from 0 to 255, as bytes.
-template <class T> inline void store_bytes(uint8_t* bytes, Vec<T> numbers, int n) {
-    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
-    const Bytes all = __builtin_convertvector(numbers, Bytes);
-    std::memcpy(bytes, &all, static_cast<size_t>(n));
 }
 
 // Applies the epilogue to the rectangle of `rows` x `columns` sums at `c`, whose corner is (row, column) of C.
@@ -111,10 +92,7 @@ private:
         with_activation<T>(e_.derivative, e_.derivative_alpha, [&](auto f) {
             for_vectors<T>(columns, [&](int64_t j, int n) {
                 Vec<T> x = load_upto(c + j, n);
-                if (mask) {
-                    const Vec<T> kept = n == lanes<T> ? full_mask_vector<T>(mask + j) : mask_vector<T>(mask + j, n);
-                    x = kept != 0 ? x * scale : Vec<T>{};
-                }
+                if (mask) x = load_bytes<T>(mask + j, n) != 0 ? x * scale : Vec<T>{};
                 if (y) x *= f.derivative(load_upto(y + j, n));
                 store_upto(c + j, x, n);
             });

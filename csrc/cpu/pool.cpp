@@ -5,9 +5,9 @@
 #include <type_traits>
 
 #include "common/dtype.h"
+#include "cpu/bytes.h"
 #include "cpu/kernels.h"
 #include "cpu/matmul_epilogue.h"
-#include "cpu/simd.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
 namespace {
@@ -24,16 +24,18 @@ template <class T, class Body> void for_share(const Team& team, int64_t rows, in
     }
 }
 
-// Vectors of channels that are worked on together, to hide how long comparisons and additions take.
-constexpr int vectors_together = 4;
-
-// body(vectors, k, tail): so many vectors, a constant, from channel k on; the last one has `tail` lanes.
+// body(vectors, k, tail): so many vectors of channels, a constant, from channel k on; the last one has `tail` lanes. Several
+// are worked on together, to hide how long comparisons and additions take.
 template <class T, class Body> void for_channels(Range channels, const Body& body) {
-    constexpr int64_t together = vectors_together * lanes<T>;
     int64_t k = channels.begin;
-    for (; k + together <= channels.end; k += together) body(std::integral_constant<int, vectors_together>(), k, lanes<T>);
-    for (; k < channels.end; k += lanes<T>)
-        body(std::integral_constant<int, 1>(), k, static_cast<int>(std::min<int64_t>(lanes<T>, channels.end - k)));
+    const auto whole = [&](auto vectors) {
+        constexpr int64_t together = decltype(vectors)::value * lanes<T>;
+        for (; k + together <= channels.end; k += together) body(vectors, k, lanes<T>);
+    };
+    whole(std::integral_constant<int, 4>());
+    whole(std::integral_constant<int, 2>());
+    whole(std::integral_constant<int, 1>());
+    if (k < channels.end) body(std::integral_constant<int, 1>(), k, static_cast<int>(channels.end - k));
 }
 
 // Vector v of `Vectors`, of which the last one has `tail` lanes. (With several of them all are whole.)
@@ -44,21 +46,20 @@ template <int Vectors, class T> void store_vector(T* p, int v, Vec<T> x, int tai
     Vectors > 1 ? store(p + v * lanes<T>, x) : store_upto(p, x, tail);
 }
 
-// Where maxima are: integers of T's size in registers, of type Place in memory.
-template <class T, class Place> struct Places {
-    typedef Place Stored __attribute__((vector_size(lanes<T> * sizeof(Place))));
+// Places of maxima: integers of T's size in registers, bytes or int32 in memory.
+template <class T> Integers<Vec<T>> all_places(int64_t place) { return static_cast<Integers<T>>(place) - Integers<Vec<T>>{}; }
 
-    static Integers<Vec<T>> load(const Place* p, int n) {
-        Stored stored{};
-        std::memcpy(&stored, p, n == lanes<T> ? sizeof stored : static_cast<size_t>(n) * sizeof(Place));
-        return __builtin_convertvector(stored, Integers<Vec<T>>);
-    }
-    static void store(Place* p, Integers<Vec<T>> places, int n) {
-        const Stored stored = __builtin_convertvector(places, Stored);
-        std::memcpy(p, &stored, n == lanes<T> ? sizeof stored : static_cast<size_t>(n) * sizeof(Place));
-    }
-    static Integers<Vec<T>> all(int64_t place) { return static_cast<Integers<T>>(place) - Integers<Vec<T>>{}; }
-};
+template <class T> Integers<Vec<T>> load_places(const uint8_t* p, int n) { return load_bytes<T>(p, n); }
+template <class T> void store_places(uint8_t* p, Integers<Vec<T>> places, int n) { store_bytes<T>(p, places, n); }
+
+template <class T> Integers<Vec<T>> load_places(const int32_t* p, int n) {
+    Integers<Vec<T>> places{};
+    for (int i = 0; i < n; ++i) places[i] = p[i];
+    return places;
+}
+template <class T> void store_places(int32_t* p, Integers<Vec<T>> places, int n) {
+    for (int i = 0; i < n; ++i) p[i] = static_cast<int32_t>(places[i]);
+}
 
 // ---- forward --------------------------------------------------------------------------------------------------------
 
@@ -104,18 +105,17 @@ template <class T, int Vectors> void maximum(const Window<T>& window, int64_t k,
 }
 
 template <class T, int Vectors, class Place> void maximum(const Window<T>& window, int64_t k, int tail, T* y, Place* argmax) {
-    using Numbers = Places<T, Place>;
     Vec<T> best[Vectors];
     Integers<Vec<T>> place[Vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
         best[v] = splat(-std::numeric_limits<T>::infinity());
-        place[v] = Numbers::all(window.rows.begin * window.kernel_w + window.cols.begin);
+        place[v] = all_places<T>(window.rows.begin * window.kernel_w + window.cols.begin);
     }
     for (int64_t p = window.rows.begin; p < window.rows.end; ++p)
         for (int64_t q = window.cols.begin; q < window.cols.end; ++q) {
             const T* at = window.x + p * window.line + q * window.c + k;
-            const Integers<Vec<T>> here = Numbers::all(p * window.kernel_w + q);
+            const Integers<Vec<T>> here = all_places<T>(p * window.kernel_w + q);
 #pragma GCC unroll 4
             for (int v = 0; v < Vectors; ++v) {
                 const Vec<T> x = load_vector<Vectors>(at, v, tail);
@@ -127,7 +127,7 @@ template <class T, int Vectors, class Place> void maximum(const Window<T>& windo
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
         if (y) store_vector<Vectors>(y + k, v, best[v], tail);
-        Numbers::store(argmax + k + v * lanes<T>, place[v], tail);
+        store_places<T>(argmax + k + v * lanes<T>, place[v], tail);
     }
 }
 
@@ -192,9 +192,9 @@ template <class T, class Place> struct OfMaximum {
     const Place* argmax;
     int64_t kernel_w;
 
-    Integers<Vec<T>> prepared(const Meeting& at) const { return Places<T, Place>::all(at.p * kernel_w + at.q); }
+    Integers<Vec<T>> prepared(const Meeting& at) const { return all_places<T>(at.p * kernel_w + at.q); }
     template <int Vectors> Vec<T> operator()(Integers<Vec<T>> here, int64_t at, int v, int tail) const {
-        const auto largest = Places<T, Place>::load(argmax + at + v * lanes<T>, tail) == here;
+        const auto largest = load_places<T>(argmax + at + v * lanes<T>, tail) == here;
         return largest ? load_vector<Vectors>(dy + at, v, tail) : Vec<T>{};
     }
 };
@@ -207,8 +207,9 @@ template <class T, class Share> void gather(Team& team, const tilefuse_pool2d_ba
         const int64_t image = row / s.h, h = row % s.h;
         T* const dx = static_cast<T*>(args.dx) + row * s.w * s.c;
         const Span over_h = windows.rows.over(h);
+        Span over_w = windows.cols.over(0);
         for (int64_t w = 0; w < s.w; ++w) {
-            const Span over_w = windows.cols.over(w);
+            windows.cols.advance(over_w, w);
             for_channels<T>(channels, [&](auto vectors, int64_t k, int tail) {
                 constexpr int count = decltype(vectors)::value;
                 Vec<T> sums[count] = {};

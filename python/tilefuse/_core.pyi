@@ -205,7 +205,7 @@ class Program:
         self,
         x: _Array,
         y: _Array,
-        order: _Array,
+        order: _Array | None,
         learning_rates: _Array,
         *,
         batch_size: int | None = None,

@@ -120,7 +120,7 @@ class Model(Trainer):
             sources = [inputs if source == INPUT else symbols[source] for source in entry["sources"]]
             symbols.append(layers_module.from_config(entry).symbol_of(*sources))
         model = cls(inputs, symbols[-1], config["name"])
-        model.precision = config["precision"]
+        model.precision = config.get("precision", model.precision)
         return model
 
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
@@ -251,7 +251,7 @@ class Sequential(Model):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Return a new model, with new weights, made from `get_config`'s dict."""
         model = cls(name=config["name"])
-        model.precision = config["precision"]
+        model.precision = config.get("precision", model.precision)
         if config["input_shape"] is not None:
             model.add(Input(config["input_shape"]))
         for layer in config["layers"]:

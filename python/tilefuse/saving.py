@@ -60,7 +60,7 @@ def load_model(
             "load_weights on it, or save it with save instead of save_weights."
         )
     with custom_objects_scope(custom_objects):
-        cls = Sequential if metadata["class_name"] == "Sequential" else Model
+        cls = Sequential if metadata.get("class_name", "Sequential") == "Sequential" else Model
         model: Model = cls.from_config(metadata["model"])
         if compile and "compile" in metadata:
             model.compile_from_config(metadata["compile"])

@@ -198,11 +198,11 @@ def test_what_only_programs_want_of_batch_norm(device, activation, dtype):
     """The output before the activation, results in place of inputs, the derivative at x, single gradients."""
     for shape in ((1, 1), (40, 5), (70, 33), (300, 64)):
         x, dy, residual, gamma, beta, mean, variance = problem(shape, dtype)
-        z, y = Guarded(shape, dtype), residual.copy()
+        z, y = Guarded(shape, dtype), x.copy()
         given = gamma, beta, mean, variance
         native().batch_norm(
-            x, *given, y, False, 0.9, 1e-3, activation, 0.0, y, None, None, z.array
-        )  # y takes the residual's place
+            y, *given, y, False, 0.9, 1e-3, activation, 0.0, residual, None, None, z.array
+        )  # y takes x's place
         exact_z = exactly(ref.batch_norm, x, *given, residual=wide(residual))
         exact = exactly(ref.batch_norm, x, *given, activation=activation, residual=wide(residual))
         close(z.check(), exact_z, np.abs(exact_z) + 8)

@@ -35,7 +35,7 @@ def check_close(actual, exact, terms):
 
 
 def check_integers(ops, shape, pool_size, dtype=np.float32, layout="contiguous", **how):
-    """Maxima are exact, and means are exact sums, divided; gradients of means are rounded."""
+    """Maxima are exact, and means are exact sums, divided; the means' gradients are rounded fractions."""
     lay = LAYOUTS[layout]
     x, dy = arrays(integers, shape, pool_size, dtype, **how)
     y = ops.max_pool2d(lay(x), pool_size, **how)
@@ -121,10 +121,8 @@ def test_any_geometry_at_length(ops, case):
     "shape", [(3, 7, 7, 24), (1, 40, 50, 3), (2, 56, 56, 1), (5, 1, 1, 9), (1, 9, 13, 100)], ids=str
 )
 def test_global_means(ops, shape, dtype):
-    x, dy = (
-        normal(np.random.default_rng(0), shape, dtype),
-        normal(np.random.default_rng(1), shape[::3], dtype),
-    )
+    rng = np.random.default_rng(0)
+    x, dy = normal(rng, shape, dtype), normal(rng, shape[::3], dtype)
     y, pixels = ops.global_avg_pool2d(x), shape[1] * shape[2]
     assert y.dtype == dtype
     size = double(ref.global_avg_pool2d, np.abs(x))
@@ -243,16 +241,15 @@ def test_derivative_of_what_made_x(device, activation, c):
     x = activate(z, activation)
     at = z if activation in NEEDS_INPUT else x
     mask = rng.integers(0, 2, x.shape).astype(np.uint8)
-    geometry = (3, 4, 2, 2, 1, 1, 0, 0, 1)
+    geometry, alpha = (3, 4, 2, 2, 1, 1, 0, 0, 1), native().activations()[activation]
     argmax = np.zeros(dy.shape, np.uint8)
     native().pool2d("max", x, None, (2, 2), geometry, argmax=argmax)
     for kind, backward in (("max", ref.max_pool2d_backward), ("average", ref.avg_pool2d_backward)):
         plain = backward(dy, x)
         for kept, scale in ((None, 1.0), (mask, 2.0)):
             dx = np.full(x.shape, np.nan)
-            native().pool2d_backward(
-                kind, dy, dx, (2, 2), geometry, False, argmax, activation, 0.2, at, kept, scale
-            )
+            derivative = (activation, alpha, at, kept, scale)
+            native().pool2d_backward(kind, dy, dx, (2, 2), geometry, False, argmax, *derivative)
             dropped = plain if kept is None else plain * mask * scale
             expected = activate_backward(dropped, x, activation, x=z)
             np.testing.assert_allclose(dx, expected, rtol=1e-11, atol=1e-13)

@@ -3,7 +3,7 @@
 
 #include "tilefuse/matmul.h"
 
-// y = epilogue(x), whose addend is the other array; y may be either of them.
+// y = epilogue(x), whose addend is the other array; y may be x.
 typedef struct tilefuse_add_args {
     tilefuse_dtype dtype;
     int64_t rows, cols;  // contiguous [rows, cols]; members of the team share out the rows

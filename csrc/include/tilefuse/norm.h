@@ -14,7 +14,7 @@ typedef struct tilefuse_batch_norm_args {
     int training;
     int64_t rows, cols;
     const void* x;
-    void* y;                                // may be x or the addend
+    void* y;                                // may be x
     const void *gamma, *beta;               // [cols]; null: ones, zeros
     void *moving_mean, *moving_variance;    // [cols]; null, in training: nobody wants them
     void *mean, *inv_std;                   // [cols]: receive what x was normalised with; null: nobody wants them

@@ -180,7 +180,9 @@ class ImageArrays(ImageBatches):
             )
         for name, array in (("y", self.y), ("sample_weight", self.sample_weight)):
             if array is not None and (not array.ndim or len(array) != len(self.x)):
-                raise ValueError(f"{name} must hold one for each of the {len(self.x)} images; got {array.shape}.")
+                raise ValueError(
+                    f"{name} must hold one for each of the {len(self.x)} images; got {array.shape}."
+                )
         if self.sample_weight is not None and self.y is None:
             raise ValueError("sample_weight goes with labels: give y, too.")
         height, width, channels = self.x.shape[1:]

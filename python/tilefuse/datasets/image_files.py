@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHANNELS = {"rgb": 3, "grayscale": 1}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 SUFFIXES = frozenset(
-    ".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
 # Modes of Pillow whose pixels have 16 bits.
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -161,15 +161,17 @@ def write_image_folder(
     if pixels.ndim == 4 and pixels.shape[3] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim != 3 and not (pixels.ndim == 4 and pixels.shape[3] in (3, 4)):
-        raise ValueError(f"images must be [n, h, w] or [n, h, w, c] with 1, 3 or 4 channels; got {pixels.shape}.")
+        raise ValueError(
+            f"images must be [n, h, w] or [n, h, w, c] with 1, 3 or 4 channels; got {pixels.shape}."
+        )
     if classes.shape != pixels.shape[:1]:
         raise ValueError(f"labels must have the shape ({len(pixels)},), one an image; got {classes.shape}.")
     names = {int(label): str(label) for label in np.unique(classes)}
     if class_names is not None:
         if names and not 0 <= min(names) <= max(names) < len(class_names):
             raise ValueError(
-                f"class_names has {len(class_names)} names, for the labels 0 to {len(class_names) - 1}; the labels "
-                f"are from {min(names)} to {max(names)}. Give a name for each."
+                f"class_names has {len(class_names)} names, for the labels 0 to {len(class_names) - 1}; the "
+                f"labels are from {min(names)} to {max(names)}. Give a name for each."
             )
         names = dict(enumerate(class_names))
     folder, digits = Path(path), max(5, len(str(len(pixels))))
@@ -259,4 +261,6 @@ def image_shape(name: str, size: Any, color_mode: str) -> tuple[int, int, int]:
 def check_interpolation(interpolation: str) -> None:
     """Raise ValueError if there is no such interpolation."""
     if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"Unknown interpolation {interpolation!r}. {suggestion(interpolation, INTERPOLATIONS)}")
+        raise ValueError(
+            f"Unknown interpolation {interpolation!r}. {suggestion(interpolation, INTERPOLATIONS)}"
+        )

@@ -145,8 +145,8 @@ class ImageFolder(ImageBatches):
         files = [(file, number) for number, group in enumerate(found) for file in group[part(len(group))]]
         if not files:
             raise ValueError(
-                f"The subset {subset!r} of {self.path} is empty: validation_split is {validation_split!r}, and "
-                f"the classes have {', '.join(str(len(group)) for group in found)} images."
+                f"The subset {subset!r} of {self.path} is empty: validation_split is {validation_split!r}, "
+                f"and the classes have {', '.join(str(len(group)) for group in found)} images."
             )
         self._set_files(files)
         changes = Augmentation.of({"rescale": rescale, **augmentation}, type(self).__name__)
@@ -196,9 +196,7 @@ class ImageFolder(ImageBatches):
         self.samples = len(files)
 
     def _leave_out(self, unreadable: dict[str, str]) -> None:
-        rest = [
-            file for file in zip(self.filenames, self.classes, strict=True) if file[0] not in unreadable
-        ]
+        rest = [file for file in zip(self.filenames, self.classes, strict=True) if file[0] not in unreadable]
         if not rest:
             raise ImageError(unreadable)
         warnings.warn(
@@ -359,11 +357,13 @@ def _found(
 ) -> tuple[list[list[str]], list[str]]:
     """Return the names of each class's images, in `path`, and the names of the classes."""
     if not path.exists():
-        raise FileNotFoundError(f"There is no folder {path} (in {Path.cwd()}). Give the path of one with images.")
+        raise FileNotFoundError(
+            f"There is no folder {path} (in {Path.cwd()}). Give the path of one with images."
+        )
     if not path.is_dir():
         raise NotADirectoryError(
-            f"{path} is a file; expected a folder with a sub-folder of images for each class. load_image reads "
-            "single files."
+            f"{path} is a file; expected a folder with a sub-folder of images for each class. Single files "
+            "are read by load_image."
         )
     entries = sorted(entry for entry in os.listdir(path) if not entry.startswith("."))
     folders = [entry for entry in entries if (path / entry).is_dir()]
@@ -386,7 +386,10 @@ def _found(
             f"ones are classes, classes={[name for name in names if name not in empty]}."
         )
     if ignored := dict.fromkeys(foreign, "") | dict.fromkeys(loose, "in no class's folder"):
-        warnings.warn(f"{path}: ignored {listed('file', ignored)} that belong to no class or are no images.", stacklevel=4)
+        warnings.warn(
+            f"{path}: ignored {listed('file', ignored)} that belong to no class or are no images.",
+            stacklevel=4,
+        )
     return found, names
 
 
@@ -418,7 +421,7 @@ def _class_names(
 
 def _images(path: Path, folder: str, follow_links: bool, foreign: list[str]) -> list[str]:
     """Return the names of the images in a folder and those in it, sorted; add the others' to `foreign`."""
-    found = []
+    found: list[str] = []
     for place, folders, files in os.walk(path / folder, followlinks=follow_links):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
@@ -453,4 +456,6 @@ def _check_split(validation_split: Any) -> None:
 def _one_of(name: str, value: Any, known: Sequence[Any]) -> None:
     if value not in known:
         hint = suggestion(value, [k for k in known if k]) if isinstance(value, str) else ""
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}. {hint}".rstrip())
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}. {hint}".rstrip()
+        )
