@@ -110,6 +110,8 @@ class Augmentation:
         self.channel_shift = _interval("channel_shift_range", channel_shift_range, around=0)
         if fill_mode not in _FILL_MODES:
             raise ValueError(f"Unknown fill_mode {fill_mode!r}. {suggestion(fill_mode, _FILL_MODES)}")
+        if not _is_number(cval):
+            raise ValueError(f"cval must be a number, got {cval!r}.")
         self.fill_mode, self.cval = fill_mode, cval
         self.horizontal_flip, self.vertical_flip = bool(horizontal_flip), bool(vertical_flip)
         if preprocessing_function is not None and not callable(preprocessing_function):
@@ -191,8 +193,11 @@ class Augmentation:
         x0 = sin * shift_y + cos * shift_x + (width - xx * width - xy * height) / 2
         y0 = cos * shift_y - sin * shift_x + (height - yx * width - yy * height) / 2
         sy, sx = source[0] / height, source[1] / width
+        # Rounded, so that right angles are exact: Pillow rounds the pixels of uint8 down.
+        xx, xy, x0 = (round(sx * value, 12) for value in (xx, xy, x0))
+        yx, yy, y0 = (round(sy * value, 12) for value in (yx, yy, y0))
         return _Change(
-            (sx * xx, sx * xy, sx * x0, sy * yx, sy * yy, sy * y0),
+            (xx, xy, x0, yx, yy, y0),
             (
                 -1 if self.vertical_flip and upset < 0.5 else 1,
                 -1 if self.horizontal_flip and mirror < 0.5 else 1,

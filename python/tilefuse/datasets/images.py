@@ -388,7 +388,7 @@ def _found(
     if ignored := dict.fromkeys(foreign, "") | dict.fromkeys(loose, "in no class's folder"):
         warnings.warn(
             f"{path}: ignored {listed('file', ignored)} that belong to no class or are no images.",
-            stacklevel=4,
+            stacklevel=3,
         )
     return found, names
 
