@@ -164,7 +164,7 @@ class Engine(Graph):
             program: _core.Program = native.Program(
                 [
                     layer.lower(slots) | {"sources": sources}
-                    for layer, sources in zip(self._layers, self._sources, strict=True)
+                    for layer, sources in zip(self._layers, self._feeds, strict=True)
                 ],
                 _sample_shape(self.input_shape),
                 batch,

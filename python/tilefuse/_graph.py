@@ -22,7 +22,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._layers: list[Layer] = []
-        self._sources: list[tuple[int, ...]] = []  # of each layer: numbers of layers, or INPUT
+        self._feeds: list[tuple[int, ...]] = []  # of each layer: numbers of layers, or INPUT
         self._input: Symbol | None = None
         self._output: Symbol | None = None
 
@@ -119,14 +119,14 @@ class Graph:
         if not self.built:
             self.build((None, *_arrays.as_array(x, "x").shape[1:]))
         outputs: list[Any] = []
-        for layer, sources in zip(self._layers, self._sources, strict=True):
+        for layer, sources in zip(self._layers, self._feeds, strict=True):
             inputs = [x if source == INPUT else outputs[source] for source in sources]
             outputs.append(layer(inputs[0] if len(inputs) == 1 else inputs, training=training))
         return outputs[-1]
 
     def _applied_to(self, x: Symbol) -> Symbol:
         symbols: list[Symbol] = []
-        for layer, sources in zip(self._layers, self._sources, strict=True):
+        for layer, sources in zip(self._layers, self._feeds, strict=True):
             symbols.append(
                 layer.symbol_of(*(x if source == INPUT else symbols[source] for source in sources))
             )
@@ -146,7 +146,7 @@ class Graph:
             )
         self._give_unique_name(layer)
         self._layers.append(layer)
-        self._sources.append(sources)
+        self._feeds.append(sources)
         self._changed()
 
     def _take(self, start: Symbol, end: Symbol) -> None:

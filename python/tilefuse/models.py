@@ -106,7 +106,7 @@ class Model(Trainer):
         """Return the architecture as a dict that JSON can hold."""
         layers = [
             {"class_name": type(layer).__name__, "config": layer.get_config(), "sources": list(sources)}
-            for layer, sources in zip(self._layers, self._sources, strict=True)
+            for layer, sources in zip(self._layers, self._feeds, strict=True)
         ]
         shape = None if self.input_shape is None else list(self.input_shape[1:])
         return {"name": self.name, "input_shape": shape, "precision": self.precision, "layers": layers}
@@ -241,7 +241,7 @@ class Sequential(Model):
         if not self._layers:
             raise ValueError("There is no layer to remove.")
         self._changed()
-        self._sources.pop()
+        self._feeds.pop()
         layer = self._layers.pop()
         if self._output is not None:
             self._output = self._applied_to(self.input) if self._layers else None

@@ -466,6 +466,45 @@ def train(
 
 # Columns, and what is allowed. Rows that are not whole packs are cut into single elements, and where a warp's
 # end falls into a row, its sector is read twice.
+# Rows and columns of normalisations, large beside the sums of their parts.
+NORMS = [(4096, 64, 0), (4096, 32, 1), (1024, 257, 0)]
+
+
+@of_kernels("batch_norm", "batch_norm_backward", "batch_norm_fold")
+@dtypes
+@pytest.mark.parametrize(("rows", "cols", "shift"), NORMS)
+def test_batch_norm(native: Any, rows: int, cols: int, shift: int, dtype: str) -> None:
+    arrays = Arrays(native, dtype, shift)
+    x, y = arrays.floats((rows, cols), (rows, cols))
+    columns = [arrays.floats(cols) for _ in range(6)]
+    with counting(native) as counted:
+        native.batch_norm(x, *columns[:4], y, True, 0.9, 1e-3, "relu", 0.0, None, *columns[4:])
+    print("T", traffic(counted, x, x, y))
+    with counting(native) as counted:
+        native.batch_norm(x, *columns[:4], y, False, 0.9, 1e-3, "relu", 0.0)
+    print("I", traffic(counted, x, y))
+    dx = arrays.empty(x.shape)
+    with counting(native) as counted:
+        native.batch_norm_backward(y, x, columns[0], *columns[4:], dx, *columns[1:3], True)
+    print("B", traffic(counted, x, y, x, y, dx))
+
+
+@of_kernels("layer_norm", "layer_norm_backward")
+@dtypes
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize(("rows", "cols", "shift"), NORMS)
+def test_layer_norm(native: Any, rows: int, cols: int, shift: int, rms: bool, dtype: str) -> None:
+    arrays = Arrays(native, dtype, shift)
+    x, y, dx = arrays.floats((rows, cols), (rows, cols), (rows, cols))
+    gamma, beta, mean, inv_std = (arrays.floats(n) for n in (cols, cols, rows, rows))
+    with counting(native) as counted:
+        native.layer_norm(x, gamma, None if rms else beta, y, rms, 1e-3, mean, inv_std)
+    print("L", traffic(counted, x, y, mean, inv_std))
+    with counting(native) as counted:
+        native.layer_norm_backward(y, x, gamma, dx, beta, None, rms, 1e-3, mean, inv_std)
+    print("LB", traffic(counted, x, y, dx, mean, inv_std))
+
+
 @of_kernels("gather")
 @dtypes
 @pytest.mark.parametrize(
@@ -487,7 +526,7 @@ def test_gather(native: Any, cols: int, allowed: float, dtype: str) -> None:
 @pytest.mark.parametrize(("inputs", "units"), [(128, 64), (127, 61)])
 def test_penalty(native: Any, inputs: int, units: int, dtype: str) -> None:
     arrays = Arrays(native, dtype)
-    layers = [dense(arrays, inputs, units, l1=0.1, l2=0.2)]
+    layers = [dense(arrays, inputs, units, kernel_l1=0.1, kernel_l2=0.2)]
     with counting(native, "sum_slices") as counted:
         train(arrays, layers, 4)
     assert traffic(counted, layers[0]["kernel"]) <= WITHIN
