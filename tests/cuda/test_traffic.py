@@ -466,43 +466,54 @@ def train(
 
 # Columns, and what is allowed. Rows that are not whole packs are cut into single elements, and where a warp's
 # end falls into a row, its sector is read twice.
-# Rows and columns of normalisations, large beside the sums of their parts.
-NORMS = [(4096, 64, 0), (4096, 32, 1), (1024, 257, 0)]
+# Rows and columns of normalisations, and what they may move, as a multiple of the ideal: forward, forward by
+# moving averages, and backward of batch norm; forward and backward of layer norm. The factors of columns are
+# read with each element, and the rows of layer norm more than once: caches have these.
+NORMS = [
+    ((4096, 64, 0), (1.3, 1.4, 1.25), (2.0, 2.6)),
+    ((4096, 32, 0), (1.3, 1.4, 1.25), (2.2, 2.9)),
+]
 
 
 @of_kernels("batch_norm", "batch_norm_backward", "batch_norm_fold")
 @dtypes
-@pytest.mark.parametrize(("rows", "cols", "shift"), NORMS)
-def test_batch_norm(native: Any, rows: int, cols: int, shift: int, dtype: str) -> None:
+@pytest.mark.parametrize(("shape", "most", "_"), NORMS)
+def test_batch_norm(native: Any, shape: tuple[int, int, int], most: Any, _: Any, dtype: str) -> None:
+    rows, cols, shift = shape
     arrays = Arrays(native, dtype, shift)
     x, y = arrays.floats((rows, cols), (rows, cols))
     columns = [arrays.floats(cols) for _ in range(6)]
     with counting(native) as counted:
         native.batch_norm(x, *columns[:4], y, True, 0.9, 1e-3, "relu", 0.0, None, *columns[4:])
-    print("T", traffic(counted, x, x, y))
+    measured = [traffic(counted, x, x, y)]
     with counting(native) as counted:
         native.batch_norm(x, *columns[:4], y, False, 0.9, 1e-3, "relu", 0.0)
-    print("I", traffic(counted, x, y))
+    measured += [traffic(counted, x, y)]
     dx = arrays.empty(x.shape)
     with counting(native) as counted:
         native.batch_norm_backward(y, x, columns[0], *columns[4:], dx, *columns[1:3], True)
-    print("B", traffic(counted, x, y, x, y, dx))
+    measured += [traffic(counted, x, y, x, y, dx)]
+    assert all(a <= b for a, b in zip(measured, most, strict=True)), measured
 
 
 @of_kernels("layer_norm", "layer_norm_backward")
 @dtypes
 @pytest.mark.parametrize("rms", [False, True])
-@pytest.mark.parametrize(("rows", "cols", "shift"), NORMS)
-def test_layer_norm(native: Any, rows: int, cols: int, shift: int, rms: bool, dtype: str) -> None:
+@pytest.mark.parametrize(("shape", "_", "most"), NORMS)
+def test_layer_norm(
+    native: Any, shape: tuple[int, int, int], _: Any, most: Any, rms: bool, dtype: str
+) -> None:
+    rows, cols, shift = shape
     arrays = Arrays(native, dtype, shift)
     x, y, dx = arrays.floats((rows, cols), (rows, cols), (rows, cols))
     gamma, beta, mean, inv_std = (arrays.floats(n) for n in (cols, cols, rows, rows))
     with counting(native) as counted:
         native.layer_norm(x, gamma, None if rms else beta, y, rms, 1e-3, mean, inv_std)
-    print("L", traffic(counted, x, y, mean, inv_std))
+    measured = [traffic(counted, x, y, mean, inv_std)]
     with counting(native) as counted:
         native.layer_norm_backward(y, x, gamma, dx, beta, None, rms, 1e-3, mean, inv_std)
-    print("LB", traffic(counted, x, y, dx, mean, inv_std))
+    measured += [traffic(counted, x, y, dx, mean, inv_std)]
+    assert all(a <= b for a, b in zip(measured, most, strict=True)), measured
 
 
 @of_kernels("gather")
