@@ -56,8 +56,8 @@ NETWORKS: dict[str, Callable[[], Layers]] = {
     "global pooling": lambda: [
         images(4, 4, 2),
         conv((4, 4), (3, 3, 2, 5), "elu"),
-        pool("avg_pool2d", (2, 2), (2, 2)),
-        *head(1, 1, 5),
+        pool("avg_pool2d", (2, 2), (2, 2), shape=(5,)),
+        dense(5, 3),
     ],
     "batch normalisation": lambda: [
         images(4, 4, 2),

@@ -217,6 +217,7 @@ private:
             layer.pooling = kind == "max_pool2d" ? TILEFUSE_POOL_MAX : TILEFUSE_POOL_AVERAGE;
             layer.window = window_from(d, input, get<std::vector<int64_t>>(d, "window", {}), layer.name);
             layer.shape = {layer.window.out_h, layer.window.out_w, layer.window.f};
+            if (d.contains("shape")) layer.shape = reshaped(d, layer.shape, layer.name);
         } else if (kind == "batch_norm") {
             layer.kind = program::Layer::batch_norm;
             layer.momentum = d["momentum"].cast<double>();
@@ -247,16 +248,21 @@ private:
             layer.seed = d["seed"].cast<uint64_t>();
         } else if (kind == "reshape") {
             layer.kind = program::Layer::reshape;
-            layer.shape = d["shape"].cast<Shape>();
-            if (layer.shape.empty() || program::size_of(layer.shape) != program::size_of(input)) {
-                throw py::value_error("layer '" + layer.name + "': cannot reshape " + shape_text({input.begin(), input.end()}) + " to " +
-                                      shape_text({layer.shape.begin(), layer.shape.end()}) + ": the number of elements differs");
-            }
+            layer.shape = reshaped(d, input, layer.name);
         } else {
             throw py::value_error("unknown layer kind '" + kind + "'; expected dense, conv2d, max_pool2d, avg_pool2d, batch_norm, layer_norm, "
                                   "rms_norm, add, activation, dropout or reshape");
         }
         return layer;
+    }
+
+    static Shape reshaped(const py::dict& d, const Shape& from, const std::string& name) {
+        const Shape to = d["shape"].cast<Shape>();
+        if (to.empty() || program::size_of(to) != program::size_of(from)) {
+            throw py::value_error("layer '" + name + "': cannot reshape " + shape_text({from.begin(), from.end()}) + " to " +
+                                  shape_text({to.begin(), to.end()}) + ": the number of elements differs");
+        }
+        return to;
     }
 
     void dense_from(const py::dict& d, const Shape& input, program::Layer& layer, tilefuse_dtype dtype, int slots) {
