@@ -235,14 +235,18 @@ def residual_network(k: ModuleType) -> Any:
 
 @pytest.mark.parametrize("make", [digits_network, folder_network, residual_network])
 def test_image_networks(make: Callable[[ModuleType], Any]) -> None:
-    """Predictions, the losses of 20 steps of SGD, and predictions after them, by moving averages."""
+    """Predictions, the losses of 20 steps of SGD, and predictions after them, by moving averages.
+
+    With larger steps the networks part after some: rounding decides which of two maxima gets a gradient.
+    """
+    keras.utils.set_random_seed(0)
     theirs, ours = pair(make)
     x = np.random.default_rng(3).random((64, *theirs.input_shape[1:]), dtype=np.float32)
     y = IDS[:64]
     np.testing.assert_allclose(ours.predict(x), theirs.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
     losses = []
     for model, k in ((theirs, keras), (ours, tilefuse)):
-        model.compile(k.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+        model.compile(k.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
         losses.append([])
         for step in range(20):
             part = slice(step % 4 * 16, step % 4 * 16 + 16)
