@@ -246,7 +246,7 @@ def test_image_networks(make: Callable[[ModuleType], Any]) -> None:
     np.testing.assert_allclose(ours.predict(x), theirs.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
     losses = []
     for model, k in ((theirs, keras), (ours, tilefuse)):
-        model.compile(k.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+        model.compile(k.optimizers.SGD(0.003), "sparse_categorical_crossentropy")
         losses.append([])
         for step in range(20):
             part = slice(step % 4 * 16, step % 4 * 16 + 16)

@@ -118,7 +118,7 @@ template <class Sum> __device__ __forceinline__ Sum sum_of_warps(const Sum& mine
 
 // The first stage of means and sums of squared distances. Distances from the mean of the few numbers at hand are summed
 // up, so that nothing cancels however large the mean is.
-template <class T> __global__ void __launch_bounds__(threads_of_block, 3) add_spreads(Columns c, const T* x, double* sums) {
+template <class T> __global__ void __launch_bounds__(threads_of_block, 2) add_spreads(Columns c, const T* x, double* sums) {
     constexpr int some = rows_at_once<T>;
     const PlaceInColumn p(c);
     x += p.at;
@@ -150,7 +150,7 @@ template <class T> __global__ void __launch_bounds__(threads_of_block, 3) add_sp
 
 // The first stage of the sums of dy and of dy n, where n = normalised(x, row) once it has begun with the column.
 template <class T, class Normalised>
-__global__ void __launch_bounds__(threads_of_block, 3)
+__global__ void __launch_bounds__(threads_of_block, 1)
     add_gradients(Columns c, const T* dy, const T* x, Normalised normalised, double* sums) {
     constexpr int some = rows_at_once<T>;
     const PlaceInColumn p(c);

@@ -140,7 +140,7 @@ template <class T> __device__ __forceinline__ int64_t first_column(const Product
     return product / target.phases() * p.n;
 }
 
-template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threads, Tile::threads == 256 ? 1 : Tile::blocks)
     convolve(Product<typename Tile::T> p, Convolution<typename Tile::T> c) {
     using T = typename Tile::T;
     TILEFUSE_SHARED(Buffers<Tile>, buffers);
@@ -199,7 +199,7 @@ template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threa
     });
 }
 
-template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::threads == 256 ? 1 : Tile::blocks)
     weigh(Product<typename Tile::T> p, Gradient<typename Tile::T> g) {
     using T = typename Tile::T;
     TILEFUSE_SHARED(Buffers<Tile>, buffers);

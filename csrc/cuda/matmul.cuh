@@ -166,7 +166,7 @@ __device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, 
         for (int i = 0; i < pack; ++i) x.of[i] = multiply_add(f.beta, c.of[i], x.of[i]);
     }
     if (e.scale != nullptr) {
-        const Pack<T, pack> scale = load_upto<pack>(static_cast<const T*>(e.scale) + column, columns_left, f.packs);
+        const Pack<T, pack> scale = load_upto<pack>(static_cast<const T*>(e.scale) + column, count, f.packs);
         TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] *= scale.of[i];
     }

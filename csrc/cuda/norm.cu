@@ -188,7 +188,7 @@ __device__ __forceinline__ void finish_pack(const Finish<T>& f, const Pack<T, pa
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads_of_block, 3)
+__global__ void __launch_bounds__(threads_of_block, 2)
     normalise(Elements e, const T* x, Constants<T> constants, Finish<T> finish) {
     constexpr int pack = pack_size<T>;
     const PackOfColumns<T> mine(e);
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(threads_of_block, 3)
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads_of_block, 3)
+__global__ void __launch_bounds__(threads_of_block, 2)
     differentiate(Elements e, bool training, const T* dy, const T* x, Constants<T> constants, Finish<T> finish) {
     constexpr int pack = pack_size<T>;
     const PackOfColumns<T> mine(e);
