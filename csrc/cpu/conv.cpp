@@ -278,21 +278,17 @@ private:
         });
     }
 
-    // The largest of a window's scaled sums, then bias and activation: which never fall, so that their order doesn't matter.
+    // The largest of a window's sums, then bias and activation: which never fall, so that their order doesn't matter.
     // Size: of the windows' sides, where the compiler is to know it.
     template <int Size, class F> void pool(const Block& block, Range columns, const F& function) const {
         const int64_t high = Size ? Size : d_.pool.height, wide = Size ? Size : d_.pool.width;
         const int64_t windows_h = d_.out_h / high, windows_w = d_.out_w / wide, f = d_.channels();
         const int64_t rows = block.rows.end - block.rows.begin, line = d_.out_w * f;
         const T* const bias = d_.epilogue->bias ? static_cast<const T*>(d_.epilogue->bias) : nullptr;
-        const T* const scale = d_.epilogue->scale ? static_cast<const T*>(d_.epilogue->scale) : nullptr;
         const auto pool_window = [&](const T* sums, int64_t to) {
             for_vectors<T>(columns.end - columns.begin, [&](int64_t i, int n) {
                 const int64_t k = columns.begin + i;
-                const auto value = [&](int64_t p, int64_t q) {
-                    const Vec<T> x = load_upto(sums + p * line + q * f + k, n);
-                    return scale ? x * load_upto(scale + k, n) : x;
-                };
+                const auto value = [&](int64_t p, int64_t q) { return load_upto(sums + p * line + q * f + k, n); };
                 Vec<T> best = value(0, 0);
                 Integers<Vec<T>> place{};
                 for (int64_t p = 0; p < high; ++p)

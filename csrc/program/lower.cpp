@@ -118,8 +118,8 @@ bool Lowering::fuse(const Layer& layer, Node& below) const {
             below.norm = &layer;
             return true;
         case Layer::pool:
-            if (below.kind != Layer::conv || layer.pooling != TILEFUSE_POOL_MAX || below.pool || below.addend != no_node ||
-                !never_falls(activation) || !pools_side_by_side(layer, *below.layer)) {
+            if (below.kind != Layer::conv || layer.pooling != TILEFUSE_POOL_MAX || below.pool || below.norm ||
+                below.addend != no_node || !never_falls(activation) || !pools_side_by_side(layer, *below.layer)) {
                 return false;
             }
             below.pool = &layer;

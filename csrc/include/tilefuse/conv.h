@@ -33,7 +33,7 @@ typedef struct tilefuse_conv2d_args {
     const void* x;
     const void* w;
     void* y;                     // [n, out_h, out_w, f], or what pooling leaves of it
-    tilefuse_epilogue epilogue;  // scale, bias, activation; without pooling also addend and preactivation
+    tilefuse_epilogue epilogue;  // bias, activation; without pooling also scale, addend and preactivation
     tilefuse_conv2d_pool pool;
     uint8_t* argmax;             // with pooling, as y; null: nobody wants it
 } tilefuse_conv2d_args;
