@@ -269,7 +269,9 @@ def test_infinity_and_nan_stay_in_their_windows(ops):
         assert not np.isfinite(y[0, ~outside]).any()
 
 
-def test_bfloat16_rounds_operands(ops):
+def test_bfloat16_rounds_operands(ops, device):
+    if device != "cpu":
+        pytest.skip("CUDA devices convolve in float32, whatever the precision")
     x, w, _, dy = arrays(normal, (2, 9, 8, 12), (3, 3), 20, np.float32)
 
     def rounded(a):
