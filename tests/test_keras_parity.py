@@ -214,7 +214,11 @@ def folder_network(k: ModuleType) -> Any:
     layers = [k.Input((54, 54, 3))]
     for filters in (32, 64, 128):
         layers += [k.layers.Conv2D(filters, 3, activation="relu"), k.layers.MaxPooling2D(2)]
-    head = [k.layers.Flatten(), k.layers.Dense(64, activation="relu"), k.layers.Dense(4, activation="softmax")]
+    head = [
+        k.layers.Flatten(),
+        k.layers.Dense(64, activation="relu"),
+        k.layers.Dense(4, activation="softmax"),
+    ]
     return k.Sequential(layers + head)
 
 
