@@ -198,7 +198,7 @@ def test_metrics() -> None:
         assert ours(y, p) == pytest.approx(float(theirs(y, p)), rel=1e-5)
 
 
-# ---- image networks ------------------------------------------------------------------------------------------
+# ---- image networks ----------------------------------------------------------------
 
 
 def digits_network(k: ModuleType) -> Any:
