@@ -14,65 +14,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.programs import (
+    SGD,
+    Layers,
+    activation,
+    batch,
+    check_gradients,
+    dense,
+    dropout,
+    make_program,
+    placed,
+    reshape,
+    variables,
+)
 from tilefuse import _core, _device, ops, reference
 
-Layers = list[dict[str, Any]]
 EXECUTOR = "simt"
 
 
-def placed(value: Any) -> Any:
-    """What is in `value`, with copies of its arrays in the memory of the device in use."""
-    if isinstance(value, np.ndarray):
-        copy = _device.native().empty(value.shape, value.dtype)
-        copy[...] = value
-        return copy
-    return [placed(item) for item in value] if isinstance(value, list) else value
-
-
-def make_program(layers: Layers, *arguments: Any, **options: str) -> Any:
-    """A Program of the device in use; the arrays of `layers` move there."""
-    for layer in layers:
-        layer.update({key: placed(value) for key, value in layer.items()})
-    return _device.native().Program(layers, *arguments, **options)
-
-
-def dense(inputs: int, units: int, activation: str = "linear", **more: Any) -> dict[str, Any]:
-    """A dense layer in float64 with room for an optimizer's slots."""
-    rng = np.random.default_rng(inputs * 1000 + units)
-    kernel, bias = rng.normal(size=(inputs, units)) / np.sqrt(inputs), rng.normal(size=units) / 10
-    layer = {
-        "kind": "dense",
-        "name": f"dense_{units}",
-        "kernel": kernel,
-        "bias": bias,
-        "activation": activation,
-        "alpha": 0.5,
-        "trainable": True,
-        "kernel_slots": [np.zeros_like(kernel) for _ in range(3)],
-        "bias_slots": [np.zeros_like(bias) for _ in range(3)],
-    }
-    return layer | more
-
-
-def activation(name: str) -> dict[str, Any]:
-    return {"kind": "activation", "name": name, "activation": name, "alpha": 0.5}
-
-
-def dropout(rate: float = 0.4) -> dict[str, Any]:
-    return {"kind": "dropout", "name": "dropout", "rate": rate, "seed": 11}
-
-
-def variables(layers: Layers) -> list[np.ndarray]:
-    return [
-        layer[key]
-        for layer in layers
-        if layer["kind"] == "dense"
-        for key in ("kernel", "bias")
-        if layer[key] is not None
-    ]
-
-
-SGD = {"kind": "sgd"}
 NETWORKS: dict[str, tuple[Callable[[], Layers], str]] = {
     "one layer": (lambda: [dense(6, 3)], "mean_squared_error"),
     "no bias": (lambda: [dense(6, 5, "tanh", bias=None), dense(5, 3)], "mean_squared_error"),
@@ -99,9 +58,9 @@ NETWORKS: dict[str, tuple[Callable[[], Layers], str]] = {
     "activation first": (lambda: [activation("gelu_tanh"), dense(6, 3)], "mean_squared_error"),
     "three axes": (
         lambda: [
-            {"kind": "reshape", "name": "reshape", "shape": (3, 2)},
+            reshape(3, 2),
             dense(2, 4, "tanh"),
-            {"kind": "reshape", "name": "flatten", "shape": (12,)},
+            reshape(12),
             dense(12, 3),
         ],
         "mean_squared_error",
@@ -114,7 +73,7 @@ NETWORKS: dict[str, tuple[Callable[[], Layers], str]] = {
         "mean_squared_error",
     ),
     "penalties": (
-        lambda: [dense(6, 5, "tanh", l2=0.1, bias_l2=0.3), dense(5, 3, l1=0.2)],
+        lambda: [dense(6, 5, "tanh", kernel_l2=0.1, bias_l2=0.3), dense(5, 3, kernel_l1=0.2)],
         "mean_squared_error",
     ),
     "a frozen layer": (
@@ -124,51 +83,12 @@ NETWORKS: dict[str, tuple[Callable[[], Layers], str]] = {
 }
 
 
-def batch(loss: str, n: int = 7, outputs: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(5)
-    x = rng.normal(size=(n, 6))
-    if loss == "sparse_categorical_crossentropy":
-        return x, rng.integers(0, outputs, n).astype(np.int32)
-    if loss == "categorical_crossentropy":
-        return x, rng.dirichlet(np.ones(outputs), n)
-    if loss == "binary_crossentropy":
-        return x, rng.integers(0, 2, (n, outputs)).astype(float)
-    return x, rng.normal(size=(n, outputs))
-
-
-def step_loss(layers: Layers, loss: str, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> float:
-    """The loss of a training step (with its dropout) that changes nothing."""
-    copies = [{k: v.copy() if isinstance(v, np.ndarray) else v for k, v in layer.items()} for layer in layers]
-    program = _core.Program(copies, x.shape[1:], len(x), {"kind": loss}, SGD, "float64")  # on the CPU
-    return program.train_step(x, y, weight, 0.0)[0]
-
-
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_gradients_are_central_differences(network: str, weighted: bool, device: str) -> None:
     make, loss = NETWORKS[network]
-    layers = make()
     x, y = batch(loss)
-    weight = np.random.default_rng(2).random(len(x)) if weighted else None
-    trained = make()
-    program = make_program(trained, (6,), len(x), {"kind": loss}, SGD, "float64")
-    assert program.train_step(x, y, weight, 1.0)[0] == pytest.approx(step_loss(layers, loss, x, y, weight))
-    h = 1e-6
-    still = [layer for layer in layers if layer.get("trainable") is False]
-    frozen = [v for layer in still for v in (layer["kernel"], layer["bias"])]
-    for before, after in zip(variables(layers), variables(trained), strict=True):
-        gradient = before - after  # SGD with learning rate 1
-        if any(before is f for f in frozen):
-            assert not gradient.any()
-            continue
-        for index in np.ndindex(before.shape):
-            value = before[index]
-            before[index] = value + h
-            above = step_loss(layers, loss, x, y, weight)
-            before[index] = value - h
-            below = step_loss(layers, loss, x, y, weight)
-            before[index] = value
-            assert gradient[index] == pytest.approx((above - below) / (2 * h), abs=2e-8, rel=1e-6)
+    check_gradients(make(), make(), loss, x, y, np.random.default_rng(2).random(len(x)) if weighted else None)
 
 
 OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[..., None]]] = {
@@ -385,8 +305,8 @@ def test_profiling_times_every_stage_and_changes_no_bit(
         layers, program = mnist_like(networks="off")
         assert program.timings == []
         program.profile(profiled)
-        for batch in (slice(0, 32), slice(32, 64)):
-            program.train_step(x[batch], y[batch])
+        for part in (slice(0, 32), slice(32, 64)):
+            program.train_step(x[part], y[part])
         times = program.timings
         weights.append([layer["kernel"] for layer in layers if "kernel" in layer])
     assert [time["stage"] for time in times] == program.stages
@@ -433,12 +353,12 @@ WHOLE_NETWORKS: dict[str, tuple[Callable[[], Layers], int]] = {
     "no bias": (lambda: [dense(6, 5, "tanh", bias=None), dense(5, 3)], 1),
     "rows of three axes": (
         lambda: [
-            {"kind": "reshape", "name": "reshape", "shape": (3, 2)},
+            reshape(3, 2),
             dense(2, 4, "tanh"),
             dense(4, 6, "relu"),
-            {"kind": "reshape", "name": "flatten", "shape": (18,)},
+            reshape(18),
             dense(18, 5, "relu"),
-            dense(5, 3, l2=0.1),
+            dense(5, 3, kernel_l2=0.1),
         ],
         2,
     ),

@@ -76,8 +76,41 @@ def test_matmul_with_epilogue_and_batch() -> None:
     check(ops.matmul, RNG.normal(size=(2, 5, 4)), RNG.normal(size=(2, 4, 3)))
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm(activation: str, training: bool) -> None:
+    gamma, beta, residual = RNG.normal(size=4), RNG.normal(size=4), RNG.normal(size=(5, 4))
+
+    def norm(x: np.ndarray, *more: np.ndarray) -> Any:
+        moving = np.linspace(-1, 1, 4), np.linspace(0.5, 2, 4)
+        gamma, beta, residual = (*more, None, None, None)[:3]
+        how = {"training": training, "activation": activation, "residual": residual}
+        y = ops.batch_norm(x, gamma, beta, *moving, **how)
+        return y[0] if training else y
+
+    check(norm, A)
+    check(norm, A, gamma, beta)
+    check(norm, A, gamma, beta, residual)
+
+
+def test_row_norms() -> None:
+    gamma, beta = RNG.normal(size=4), RNG.normal(size=4)
+    check(ops.layer_norm, A, gamma, beta)
+    check(lambda x: ops.layer_norm(x, epsilon=0.1), A)
+    check(lambda x: ops.rms_norm(x, epsilon=0.1), A)
+    check(ops.rms_norm, A, gamma)
+
+
 def test_dropout() -> None:
     check(lambda x: ops.dropout(x, 0.4, seed=1, step=2)[0], A)
+
+
+def test_pooling() -> None:
+    images = RNG.normal(size=(2, 5, 4, 3))
+    check(lambda x: ops.max_pool2d(x, (3, 2), strides=2, padding="same"), images)
+    check(lambda x: ops.avg_pool2d(x, 3, strides=1, padding=1, count_padding=True), images)
+    check(ops.avg_pool2d, images)
+    check(ops.global_avg_pool2d, images)
 
 
 @pytest.mark.usefixtures("float64")

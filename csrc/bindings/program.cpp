@@ -201,7 +201,10 @@ private:
                                       std::to_string(before));
             }
         }
-        if (layer.sources.size() != 1) throw py::value_error("layer '" + layer.name + "' takes one layer's output");
+        if (layer.sources.empty() || (layer.sources.size() > 1 && kind != "add")) {
+            throw py::value_error("layer '" + layer.name + "' takes " + std::to_string(layer.sources.size()) +
+                                  " layers' outputs; expected one, but for an 'add'");
+        }
         const int source = layer.sources.front();
         const Shape& input = source == program::network_input ? spec.input_shape : spec.layers[static_cast<size_t>(source)].shape;
         layer.shape = input;
@@ -209,10 +212,30 @@ private:
             dense_from(d, input, layer, spec.dtype, slots);
         } else if (kind == "conv2d") {
             conv_from(d, input, layer, spec.dtype, slots);
-        } else if (kind == "max_pool2d") {
-            layer.kind = program::Layer::max_pool;
+        } else if (kind == "max_pool2d" || kind == "avg_pool2d") {
+            layer.kind = program::Layer::pool;
+            layer.pooling = kind == "max_pool2d" ? TILEFUSE_POOL_MAX : TILEFUSE_POOL_AVERAGE;
             layer.window = window_from(d, input, get<std::vector<int64_t>>(d, "window", {}), layer.name);
             layer.shape = {layer.window.out_h, layer.window.out_w, layer.window.f};
+            if (d.contains("shape")) layer.shape = reshaped(d, layer.shape, layer.name);
+        } else if (kind == "batch_norm") {
+            layer.kind = program::Layer::batch_norm;
+            layer.momentum = d["momentum"].cast<double>();
+            layer.mean = variable(d, "moving_mean", nullptr, spec.dtype, input.back(), 0, layer.name);
+            layer.variance = variable(d, "moving_variance", nullptr, spec.dtype, input.back(), 0, layer.name);
+            norm_from(d, layer, spec.dtype, slots);
+        } else if (kind == "layer_norm" || kind == "rms_norm") {
+            layer.kind = kind == "layer_norm" ? program::Layer::layer_norm : program::Layer::rms_norm;
+            norm_from(d, layer, spec.dtype, slots);
+        } else if (kind == "add") {
+            layer.kind = program::Layer::add;
+            for (const int other : layer.sources) {
+                const Shape& shape = other == program::network_input ? spec.input_shape : spec.layers[static_cast<size_t>(other)].shape;
+                if (shape != input) {
+                    throw py::value_error("layer '" + layer.name + "' adds outputs of shapes " + shape_text({input.begin(), input.end()}) +
+                                          " and " + shape_text({shape.begin(), shape.end()}) + "; expected equal ones");
+                }
+            }
         } else if (kind == "activation") {
             layer.kind = program::Layer::activate;
             layer.activation = activation_of(d);
@@ -225,15 +248,21 @@ private:
             layer.seed = d["seed"].cast<uint64_t>();
         } else if (kind == "reshape") {
             layer.kind = program::Layer::reshape;
-            layer.shape = d["shape"].cast<Shape>();
-            if (layer.shape.empty() || program::size_of(layer.shape) != program::size_of(input)) {
-                throw py::value_error("layer '" + layer.name + "': cannot reshape " + shape_text({input.begin(), input.end()}) + " to " +
-                                      shape_text({layer.shape.begin(), layer.shape.end()}) + ": the number of elements differs");
-            }
+            layer.shape = reshaped(d, input, layer.name);
         } else {
-            throw py::value_error("unknown layer kind '" + kind + "'; expected dense, conv2d, max_pool2d, activation, dropout or reshape");
+            throw py::value_error("unknown layer kind '" + kind + "'; expected dense, conv2d, max_pool2d, avg_pool2d, batch_norm, layer_norm, "
+                                  "rms_norm, add, activation, dropout or reshape");
         }
         return layer;
+    }
+
+    static Shape reshaped(const py::dict& d, const Shape& from, const std::string& name) {
+        const Shape to = d["shape"].cast<Shape>();
+        if (to.empty() || program::size_of(to) != program::size_of(from)) {
+            throw py::value_error("layer '" + name + "': cannot reshape " + shape_text({from.begin(), from.end()}) + " to " +
+                                  shape_text({to.begin(), to.end()}) + ": the number of elements differs");
+        }
+        return to;
     }
 
     void dense_from(const py::dict& d, const Shape& input, program::Layer& layer, tilefuse_dtype dtype, int slots) {
@@ -255,18 +284,32 @@ private:
         weights_from(d, layer, dtype, slots);
     }
 
-    // Activation, kernel and bias, and whether they are trained. The last axis of the output has one bias each.
+    // Activation, kernel and bias. The last axis of the output has one bias each.
     void weights_from(const py::dict& d, program::Layer& layer, tilefuse_dtype dtype, int slots) {
         layer.activation = activation_of(d);
         layer.trainable = get(d, "trainable", true);
         const int used = layer.trainable ? slots : 0;
-        layer.kernel = variable(d, "kernel", "kernel_slots", dtype, d["kernel"].cast<py::array>().size(), used, layer.name);
-        layer.kernel.l1 = get(d, "l1", 0.0);
-        layer.kernel.l2 = get(d, "l2", 0.0);
-        if (!d.contains("bias") || d["bias"].is_none()) return;
-        layer.bias = variable(d, "bias", "bias_slots", dtype, layer.shape.back(), used, layer.name);
-        layer.bias.l1 = get(d, "bias_l1", 0.0);
-        layer.bias.l2 = get(d, "bias_l2", 0.0);
+        layer.kernel = weight(d, "kernel", dtype, d["kernel"].cast<py::array>().size(), used, layer.name);
+        layer.bias = weight(d, "bias", dtype, layer.shape.back(), used, layer.name);
+    }
+
+    // gamma and beta, one for each number of the input's last axis.
+    void norm_from(const py::dict& d, program::Layer& layer, tilefuse_dtype dtype, int slots) {
+        layer.epsilon = d["epsilon"].cast<double>();
+        layer.trainable = get(d, "trainable", true);
+        const int used = layer.trainable ? slots : 0;
+        layer.kernel = weight(d, "gamma", dtype, layer.shape.back(), used, layer.name);
+        layer.bias = weight(d, "beta", dtype, layer.shape.back(), used, layer.name);
+    }
+
+    // The variable `key`, its slots `key`_slots and its penalties `key`_l1 and `key`_l2; an empty one where it is None.
+    program::Variable weight(const py::dict& d, const std::string& key, tilefuse_dtype dtype, int64_t size, int slots,
+                             const std::string& layer) {
+        if (!d.contains(key) || d[key.c_str()].is_none()) return {};
+        program::Variable v = variable(d, key.c_str(), (key + "_slots").c_str(), dtype, size, slots, layer);
+        v.l1 = get(d, (key + "_l1").c_str(), 0.0);
+        v.l2 = get(d, (key + "_l2").c_str(), 0.0);
+        return v;
     }
 
     // What slides over images [h, w, c]: `kernel` is [h, w, c / groups, f] of a convolution, [h, w] of a pooling.

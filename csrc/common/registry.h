@@ -2,13 +2,16 @@
 #pragma once
 
 #include "tilefuse/activation.h"
+#include "tilefuse/add.h"
 #include "tilefuse/conv.h"
 #include "tilefuse/data.h"
 #include "tilefuse/dropout.h"
 #include "tilefuse/loss.h"
 #include "tilefuse/matmul.h"
 #include "tilefuse/mlp.h"
+#include "tilefuse/norm.h"
 #include "tilefuse/optimizer.h"
+#include "tilefuse/pool.h"
 #include "tilefuse/softmax.h"
 
 // `name` has arguments tilefuse_<name>_args, declared in include/tilefuse/<family>.h.
@@ -18,10 +21,18 @@
     kernel(conv2d)                    \
     kernel(conv2d_backward_data)      \
     kernel(conv2d_backward_weights)   \
+    kernel(pool2d)                    \
+    kernel(pool2d_backward)           \
     kernel(activation)                \
     kernel(activation_backward)       \
+    kernel(add)                       \
     kernel(softmax)                   \
     kernel(softmax_backward)          \
+    kernel(batch_norm)                \
+    kernel(batch_norm_backward)       \
+    kernel(batch_norm_fold)           \
+    kernel(layer_norm)                \
+    kernel(layer_norm_backward)       \
     kernel(loss)                      \
     kernel(dropout_mask)              \
     kernel(dropout)                   \

@@ -9,6 +9,7 @@
 #include "common/dtype.h"
 #include "cpu/conv_depthwise.h"
 #include "cpu/conv_plan.h"
+#include "cpu/cut.h"
 #include "cpu/kernels.h"
 #include "cpu/matmul_epilogue.h"
 #include "cpu/matmul_pack.h"
@@ -268,37 +269,48 @@ private:
             Epilogue<T>(*d_.epilogue, f, f)(d_.out + first * f + columns.begin, f, 0, first, columns.begin, pixels, count);
             return;
         }
-        const int64_t windows_h = d_.out_h / d_.pool.height, windows_w = d_.out_w / d_.pool.width;
-        const int64_t rows = block.rows.end - block.rows.begin, line = d_.out_w * f;
-        for (int64_t n = block.images.begin; n < block.images.end; ++n) {
-            const T* image = sums_ + (n - block.images.begin) * rows * line + columns.begin;
-            for (int64_t i = 0; i < rows / d_.pool.height; ++i) {
-                const int64_t to = ((n * windows_h + block.rows.begin / d_.pool.height + i) * windows_w) * f + columns.begin;
-                for (int64_t j = 0; j < windows_w; ++j)
-                    pool(image + (i * d_.pool.height * d_.out_w + j * d_.pool.width) * f, line, to + j * f, columns.begin, count);
+        with_activation<T>(d_.epilogue->activation, d_.epilogue->activation_alpha, [&](auto function) {
+            if (d_.pool.height == 2 && d_.pool.width == 2) {
+                pool<2>(block, columns, function);
+            } else {
+                pool<0>(block, columns, function);
             }
-        }
+        });
     }
 
     // The largest of a window's sums, then bias and activation: which never fall, so that their order doesn't matter.
-    void pool(const T* window, int64_t line, int64_t to, int64_t column, int64_t count) const {
-        const int64_t f = d_.channels();
-        const T* bias = d_.epilogue->bias ? static_cast<const T*>(d_.epilogue->bias) + column : nullptr;
-        with_activation<T>(d_.epilogue->activation, d_.epilogue->activation_alpha, [&](auto function) {
-            for_vectors<T>(count, [&](int64_t k, int n) {
-                Vec<T> best = load_upto(window + k, n), place{};
-                for (int64_t p = 0; p < d_.pool.height; ++p)
-                    for (int64_t q = p == 0; q < d_.pool.width; ++q) {
-                        const Vec<T> x = load_upto(window + p * line + q * f + k, n);
+    // Size: of the windows' sides, where the compiler is to know it.
+    template <int Size, class F> void pool(const Block& block, Range columns, const F& function) const {
+        const int64_t high = Size ? Size : d_.pool.height, wide = Size ? Size : d_.pool.width;
+        const int64_t windows_h = d_.out_h / high, windows_w = d_.out_w / wide, f = d_.channels();
+        const int64_t rows = block.rows.end - block.rows.begin, line = d_.out_w * f;
+        const T* const bias = d_.epilogue->bias ? static_cast<const T*>(d_.epilogue->bias) : nullptr;
+        const auto pool_window = [&](const T* sums, int64_t to) {
+            for_vectors<T>(columns.end - columns.begin, [&](int64_t i, int n) {
+                const int64_t k = columns.begin + i;
+                const auto value = [&](int64_t p, int64_t q) { return load_upto(sums + p * line + q * f + k, n); };
+                Vec<T> best = value(0, 0);
+                Integers<Vec<T>> place{};
+                for (int64_t p = 0; p < high; ++p)
+                    for (int64_t q = p == 0; q < wide; ++q) {
+                        const Vec<T> x = value(p, q);
                         const auto larger = (x > best) | (x != x);  // NaN is the largest
                         best = larger ? x : best;
-                        place = larger ? splat(static_cast<T>(p * d_.pool.width + q)) : place;
+                        place = larger ? static_cast<Integers<T>>(p * wide + q) - Integers<Vec<T>>{} : place;
                     }
                 if (bias) best += load_upto(bias + k, n);
                 store_upto(d_.out + to + k, function.forward(best), n);
                 if (d_.argmax) store_bytes<T>(d_.argmax + to + k, place, n);
             });
-        });
+        };
+        for (int64_t n = block.images.begin; n < block.images.end; ++n) {
+            const T* const image = sums_ + (n - block.images.begin) * rows * line;
+            for (int64_t i = 0; i < rows / high; ++i)
+                for (int64_t j = 0; j < windows_w; ++j) {
+                    const int64_t window = (n * windows_h + block.rows.begin / high + i) * windows_w + j;
+                    pool_window(image + (i * high * d_.out_w + j * wide) * f, window * f);
+                }
+        }
     }
 
     const Direction<T> d_;
@@ -471,8 +483,17 @@ private:
     void add_columns(int64_t pixels, const Columns& columns, T* sums) const {
         for (int v = 0; v < columns.vectors; ++v) {
             const int n = static_cast<int>(std::min<int64_t>(lanes<T>, columns.valid - v * lanes<T>));
-            Vec<T> total{};
-            for (int64_t p = 0; p < pixels; ++p) total += load(panel_ + (p * columns.vectors + v) * lanes<T>);
+            constexpr int64_t chains = 4;
+            Vec<T> totals[chains] = {};
+            const T* of_pixel = panel_ + v * lanes<T>;
+            const int64_t pitch = columns.pitch();
+            int64_t p = 0;
+            for (; p + chains <= pixels; p += chains, of_pixel += chains * pitch) {
+#pragma GCC unroll 4
+                for (int64_t i = 0; i < chains; ++i) totals[i] += load(of_pixel + i * pitch);
+            }
+            for (; p < pixels; ++p, of_pixel += pitch) totals[0] += load(of_pixel);
+            const Vec<T> total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
             store_upto(sums + v * lanes<T>, load_upto(sums + v * lanes<T>, n) + total, n);
         }
     }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/bfloat16.h"
-#include "cpu/matmul_epilogue.h"
+#include "cpu/bytes.h"
 #include "cpu/simd.h"
 #include "cpu/team.h"
 #include "tilefuse/conv.h"
@@ -52,26 +52,24 @@ private:
     void unpool(int64_t n, int64_t row, Range cols, Range channels, int64_t pitch, T* to) const {
         const int64_t count = channels.end - channels.begin;
         const int64_t windows_h = h / pool.height, windows_w = w / pool.width;
-        const int64_t window_row = row / pool.height;
-        if (window_row >= windows_h) return fill_zeros(to, (cols.end - cols.begin) * pitch);
-        int64_t window = cols.begin / pool.width, in_window = cols.begin % pool.width;
-        const int64_t first = (row % pool.height) * pool.width;
+        const int64_t window_row = row / pool.height, first = (row % pool.height) * pool.width;
         const int64_t line = ((n * windows_h + window_row) * windows_w) * c + channels.begin;
-        for (int64_t col = cols.begin; col < cols.end; ++col, to += pitch) {
-            if (window >= windows_w) {
-                fill_zeros(to, pitch);
-                continue;
-            }
-            const T* from = data + line + window * c;
-            const uint8_t* place = argmax + line + window * c;
-            const T here = static_cast<T>(first + in_window);
-            for_vectors<T>(count, [&](int64_t i, int left) {
-                const Vec<T> at = left == lanes<T> ? full_mask_vector<T>(place + i) : mask_vector<T>(place + i, left);
-                store_upto(to + i, at == here ? load_upto(from + i, left) : Vec<T>{}, left);
+        int64_t col = cols.begin;
+        for (const int64_t end = window_row < windows_h ? std::min(cols.end, windows_w * pool.width) : col; col < end;) {
+            const int64_t window = col / pool.width, left = col % pool.width;
+            const int64_t right = std::min(pool.width, end - window * pool.width);
+            const T* const from = data + line + window * c;
+            const uint8_t* const place = argmax + line + window * c;
+            for_vectors<T>(count, [&](int64_t i, int valid) {
+                const auto at = load_bytes<T>(place + i, valid);
+                const Vec<T> value = load_upto(from + i, valid);
+                for (int64_t q = left; q < right; ++q)
+                    store_upto(to + (q - left) * pitch + i, at == static_cast<Integers<T>>(first + q) ? value : Vec<T>{}, valid);
             });
-            for (int64_t i = count; i < pitch; ++i) to[i] = 0;
-            if (++in_window == pool.width) in_window = 0, ++window;
+            for (int64_t q = left; q < right; ++q, to += pitch, ++col)
+                for (int64_t i = count; i < pitch; ++i) to[i] = 0;
         }
+        fill_zeros(to, (cols.end - col) * pitch);
     }
 };
 

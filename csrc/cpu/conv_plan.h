@@ -55,21 +55,6 @@ template <class Body> void for_runs(Range pixels, const Taps& taps, int64_t stri
         i = end;
     }
 }
-// Memory cut into arrays; from nullptr, only to learn how much it takes.
-class Cut {
-public:
-    explicit Cut(void* memory) : start_(static_cast<char*>(memory)) {}
-    template <class V> V* take(int64_t count) {
-        V* const array = reinterpret_cast<V*>(start_ + size_);
-        size_ += (static_cast<size_t>(count) * sizeof(V) + 63) / 64 * 64;
-        return array;
-    }
-    size_t size() const { return size_; }
-
-private:
-    char* start_;
-    size_t size_ = 0;
-};
 
 // The pixels that are worked on together: some rows of an image, or some whole images.
 struct Block {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/activation.h"
+#include "cpu/bytes.h"
 #include "cpu/optimizer.h"
 #include "cpu/simd.h"
 #include "cpu/team.h"
@@ -30,26 +31,6 @@ template <class Body> void for_products(const tilefuse_matmul_args& args, Range 
     }
 }
 
-template <class T> inline Vec<T> mask_vector(const uint8_t* mask, int n) {
-    Vec<T> v{};
-    for (int i = 0; i < n; ++i) v[i] = mask[i];
-    return v;
-}
-
-template <class T> inline Vec<T> full_mask_vector(const uint8_t* mask) {
-    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
-    Bytes bytes;
-    std::memcpy(&bytes, mask, sizeof bytes);
-    return __builtin_convertvector(bytes, Vec<T>);
-}
-
-// The first n lanes of whole numbers from 0 to 255, as bytes.
-template <class T> inline void store_bytes(uint8_t* bytes, Vec<T> numbers, int n) {
-    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
-    const Bytes all = __builtin_convertvector(numbers, Bytes);
-    std::memcpy(bytes, &all, static_cast<size_t>(n));
-}
-
 // Applies the epilogue to the rectangle of `rows` x `columns` sums at `c`, whose corner is (row, column) of C.
 template <class T> class Epilogue {
 public:
@@ -58,17 +39,16 @@ public:
     // Of C with n columns, its rows c_stride apart.
     Epilogue(const tilefuse_epilogue& epilogue, int64_t n, int64_t c_stride)
         : e_(epilogue), n_(n), c_stride_(c_stride),
-          stores_(e_.bias || e_.activation != TILEFUSE_LINEAR || e_.preactivation || e_.mask || e_.derivative_at),
+          forward_(e_.scale || e_.bias || e_.addend || e_.preactivation || e_.activation != TILEFUSE_LINEAR),
+          backward_(e_.mask || e_.derivative_at),
           update_(e_.rule ? *e_.rule : tilefuse_optimizer{}, e_.parameter) {}
 
     // `offset`: where this product's C begins in the arrays that are strided like C.
     void operator()(T* c, int64_t stride, int64_t offset, int64_t row, int64_t column, int64_t rows, int64_t columns) const {
-        if (stores_) {
-            for (int64_t i = 0; i < rows; ++i) {
-                const int64_t at = offset + (row + i) * c_stride_ + column;
-                forward(c + i * stride, at, column, columns);
-                if (e_.mask || e_.derivative_at) backward(c + i * stride, at, (row + i) * n_ + column, columns);
-            }
+        for (int64_t i = 0; i < rows && (forward_ || backward_); ++i) {
+            const int64_t at = offset + (row + i) * c_stride_ + column;
+            if (forward_) forward(c + i * stride, at, column, columns);
+            if (backward_) backward(c + i * stride, at, (row + i) * n_ + column, columns);
         }
         if (e_.rule) update_.block(row * n_ + column, n_, c, stride, rows, columns);
     }
@@ -89,13 +69,16 @@ public:
 
 private:
     void forward(T* c, int64_t at, int64_t column, int64_t columns) const {
-        if (!e_.bias && !e_.preactivation && e_.activation == TILEFUSE_LINEAR) return;
+        const T* scale = e_.scale ? static_cast<const T*>(e_.scale) + column : nullptr;
         const T* bias = e_.bias ? static_cast<const T*>(e_.bias) + column : nullptr;
+        const T* addend = e_.addend ? static_cast<const T*>(e_.addend) + at : nullptr;
         T* pre = e_.preactivation ? static_cast<T*>(e_.preactivation) + at : nullptr;
         with_activation<T>(e_.activation, e_.activation_alpha, [&](auto f) {
             for_vectors<T>(columns, [&](int64_t j, int n) {
                 Vec<T> x = load_upto(c + j, n);
+                if (scale) x *= load_upto(scale + j, n);
                 if (bias) x += load_upto(bias + j, n);
+                if (addend) x += load_upto(addend + j, n);
                 if (pre) store_upto(pre + j, x, n);
                 store_upto(c + j, f.forward(x), n);
             });
@@ -109,10 +92,7 @@ private:
         with_activation<T>(e_.derivative, e_.derivative_alpha, [&](auto f) {
             for_vectors<T>(columns, [&](int64_t j, int n) {
                 Vec<T> x = load_upto(c + j, n);
-                if (mask) {
-                    const Vec<T> kept = n == lanes<T> ? full_mask_vector<T>(mask + j) : mask_vector<T>(mask + j, n);
-                    x = kept != 0 ? x * scale : Vec<T>{};
-                }
+                if (mask) x = load_bytes<T>(mask + j, n) != 0 ? x * scale : Vec<T>{};
                 if (y) x *= f.derivative(load_upto(y + j, n));
                 store_upto(c + j, x, n);
             });
@@ -121,7 +101,7 @@ private:
 
     const tilefuse_epilogue& e_;
     const int64_t n_, c_stride_;
-    const bool stores_;
+    const bool forward_, backward_;
     const Update<T> update_;
 };
 

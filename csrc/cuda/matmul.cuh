@@ -165,10 +165,20 @@ __device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, 
         TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] = multiply_add(f.beta, c.of[i], x.of[i]);
     }
+    if (e.scale != nullptr) {
+        const Pack<T, pack> scale = load_upto<pack>(static_cast<const T*>(e.scale) + column, count, f.packs);
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < pack; ++i) x.of[i] *= scale.of[i];
+    }
     if (e.bias != nullptr) {
         const Pack<T, pack> bias = known != nullptr ? *known : bias_of(f, column, columns_left);
         TILEFUSE_UNROLL_ALL
         for (int i = 0; i < pack; ++i) x.of[i] += bias.of[i];
+    }
+    if (e.addend != nullptr) {
+        const Pack<T, pack> addend = load_upto<pack>(static_cast<const T*>(e.addend) + at, count, f.packs);
+        TILEFUSE_UNROLL_ALL
+        for (int i = 0; i < pack; ++i) x.of[i] += addend.of[i];
     }
     if (e.preactivation != nullptr) store_upto(static_cast<T*>(e.preactivation) + at, x, count, f.packs);
     if (e.activation != TILEFUSE_LINEAR) {
@@ -243,7 +253,7 @@ Finish<T> finish_to(void* c, tilefuse_storage stored, int64_t n, int64_t stride,
                     const tilefuse_epilogue& e) {
     constexpr int pack = pack_size<T>;
     bool packs = whole && packs_fit({c}, stored == TILEFUSE_STORED_WHOLE ? 16 : 8) &&
-                 packs_fit({e.bias, e.preactivation, e.derivative_at});
+                 packs_fit({e.scale, e.bias, e.addend, e.preactivation, e.derivative_at});
     const auto dense = [&](bool aligned) { return aligned && n % pack == 0; };  // of contiguous [m, n]
     if (e.rule != nullptr) packs = packs && dense(parameter_aligned<T>(e.parameter));
     if (e.mask != nullptr) packs = packs && dense(packs_fit({e.mask}, pack));

@@ -247,10 +247,13 @@ __device__ __forceinline__ void multiply_panels(PanelA& a, PanelB& b, int depth,
     }
 }
 
-// body(row, column, x) for each of a thread's packs of sums in the tile's first `rows` rows and `columns` columns. Row
+// body(row, column, x) for each of a thread's packs of sums of the tile that are inside of C. Row
 // after row, each time from sums[0], since registers have no index; and so there is one copy of the body.
 template <class Tile, class Body>
-__device__ __forceinline__ void for_packs(Sums<Tile>& sums, int64_t rows, int64_t columns, Body body) {
+__device__ __forceinline__ void for_packs(Sums<Tile>& sums, int64_t rows_left, int64_t columns_left, Body body) {
+    // (as 64-bit numbers they would be in registers that the epilogue needs: 8 bytes were spilled)
+    const int rows = static_cast<int>(rows_left < Tile::rows ? rows_left : Tile::rows);
+    const int columns = static_cast<int>(columns_left < Tile::columns ? columns_left : Tile::columns);
     constexpr int pack = Tile::pack, column_packs = Tile::thread_columns / pack;
     TILEFUSE_UNROLL(1)
     for (int i = 0; i < Tile::thread_rows; ++i) {

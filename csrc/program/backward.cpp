@@ -16,17 +16,52 @@ tilefuse_parameter parameter_of(const Variable& variable) {
 
 }  // namespace
 
-// Gives the node below the gradient at its output from the one at this node's.
+// Gives the nodes below the gradient at their outputs from the one at this node's.
 void Lowering::backward(Node& node) {
     to_input_of_activation(node);
-    if (node.source == network_input) return;
-    Node& below = nodes_[static_cast<size_t>(node.source)];
-    if (!below.learns) return;
+    if (learns(node.addend)) lend(node.addend, node.dy, true);
+    if (node.kind == Layer::batch_norm) return backward_batch_norm(node);
+    if (node.kind == Layer::layer_norm || node.kind == Layer::rms_norm) return backward_layer_norm(node);
+    if (!learns(node.source)) return;
+    Node& below = this->node(node.source);
     switch (node.kind) {
         case Layer::dense: return backward_dense(node, below);
         case Layer::conv: return backward_conv(node, below);
-        default: below.dy = node.dy;
+        case Layer::pool: return backward_pool(node, below);
+        default: lend(node.source, node.dy, node.lent || node.kind == Layer::add);
     }
+}
+
+// The newest stage gives `below` its gradient, through dx: with what others of its readers gave, and from the last of them
+// times the derivative.
+void Lowering::give(Node& below, void*& dx, tilefuse_epilogue& epilogue, int64_t share) {
+    const int before = below.dy;
+    below.dy = floats("gradient of " + below.layer->name, below.size());
+    below.lent = false;
+    writes(dx, below.dy, share);
+    if (before >= 0) {
+        reads(epilogue.addend, before, share);
+        plan_.stages.back().text += " + gradient of another branch";
+    }
+    if (--below.waits == 0) differentiate(epilogue, below, share);
+}
+
+// `dy` is the node's gradient, or what one of its readers gave; perhaps others', too.
+void Lowering::lend(int number, int dy, bool shared) {
+    Node& below = node(number);
+    if (below.dy < 0) {
+        --below.waits;
+        below.dy = dy;
+        below.lent = shared;
+        return;
+    }
+    tilefuse_add_args args = {};
+    args.dtype = spec_.dtype;
+    args.rows = below.rows;
+    args.cols = below.cols;
+    auto& a = stage(below.layer->name + ": gradient of one branch", args);
+    reads(a.x, dy, below.rows);
+    give(below, a.y, a.epilogue, below.rows);
 }
 
 // What lies below ends elementwise (or there is a softmax): its derivative joins the epilogue of the stage that gives its dy.
@@ -64,11 +99,9 @@ void Lowering::backward_dense(Node& node, Node& below) {
     args.b_col_stride = node.cols;
     args.c_row_stride = node.inputs;
     auto& a = stage(layer.name + ": dx = dy w'", args);
-    below.dy = floats("gradient of " + below.layer->name, below.size());
     reads(a.a, node.dy, share);
-    writes(a.c, below.dy, share);
     touches_kernel(layer, false);
-    differentiate(a.epilogue, below, share);
+    give(below, a.c, a.epilogue, share);
     plan_.stages.back().text += " -> " + shape_text(node.rows, node.inputs);
 }
 
@@ -81,21 +114,83 @@ void Lowering::backward_conv(Node& node, Node& below) {
     args.w = layer.kernel.data;
     args.pool = pool_of(node);
     auto& a = stage(layer.name + ": dx from dy", args);
-    below.dy = floats("gradient of " + below.layer->name, below.size());
     reads(a.dy, node.dy, anywhere);
-    writes(a.dx, below.dy, anywhere);
     if (node.pool) reads(a.argmax, node.argmax, anywhere);
     touches_kernel(layer, false);
     touches(team_memory_, true);
-    differentiate(a.epilogue, below, anywhere);
+    give(below, a.dx, a.epilogue, anywhere);
     plan_.stages.back().text += " -> " + shape_text(below.rows, below.cols);
+}
+
+void Lowering::backward_pool(Node& node, Node& below) {
+    tilefuse_pool2d_backward_args args = {};
+    args.dtype = spec_.dtype;
+    args.kind = node.layer->pooling;
+    args.shape = window_of(node, plan_.batch);
+    auto& a = stage(node.layer->name + ": dx from dy", args);
+    reads(a.dy, node.dy, anywhere);
+    if (args.kind == TILEFUSE_POOL_MAX) reads(a.argmax, node.argmax, anywhere);
+    give(below, a.dx, a.epilogue, anywhere);
+    plan_.stages.back().text += " -> " + shape_text(below.rows, below.cols);
+}
+
+// With the update: one pass over x and dy finds all sums.
+void Lowering::backward_batch_norm(Node& node) {
+    tilefuse_batch_norm_backward_args args = {};
+    args.training = node.layer->trainable;
+    auto& a = normalisation_backward(node, args);
+    touches(team_memory_, true);
+    if (!learns(node.source)) return;
+    give(this->node(node.source), a.dx, a.epilogue, anywhere);
+}
+
+void Lowering::backward_layer_norm(Node& node) {
+    tilefuse_layer_norm_backward_args args = {};
+    args.rms = node.kind == Layer::rms_norm;
+    args.epsilon = node.layer->epsilon;
+    auto& a = normalisation_backward(node, args);
+    touches(team_memory_, true);
+    if (!learns(node.source)) return;
+    const int dx = floats("gradient at the input of " + node.layer->name, node.size());
+    writes(a.dx, dx, anywhere);
+    lend(node.source, dx, false);
+}
+
+// What both kinds of normalisation need, and their update.
+template <class A> A& Lowering::normalisation_backward(const Node& node, A args) {
+    const Layer& layer = *node.layer;
+    args.dtype = spec_.dtype;
+    args.rows = node.rows;
+    args.cols = node.cols;
+    args.gamma = layer.kernel.data;
+    const bool updates = node.trained() && fused_updates();
+    A& a = stage(layer.name + ": dx from dy" + (updates ? ", update" : "") + " -> " + shape_text(node.rows, node.cols), args);
+    reads(a.dy, node.dy, anywhere);
+    reads(a.x, node.x, anywhere);
+    reads(a.mean, node.mean, anywhere);
+    reads(a.inv_std, node.inv_std, anywhere);
+    touches_kernel(layer, updates);
+    if (!node.trained()) return a;
+    if (updates) {
+        a.rule = &state_->rule;
+        a.gamma_parameter = parameter_of(layer.kernel);
+        a.beta_parameter = parameter_of(layer.bias);
+        touches_bias(layer, true);
+    } else {
+        if (layer.kernel.data) writes(a.dgamma, gradient(layer.kernel, "dgamma of " + layer.name), anywhere);
+        if (layer.bias.data) writes(a.dbeta, gradient(layer.bias, "dbeta of " + layer.name), anywhere);
+    }
+    return a;
 }
 
 // Makes node.dy the gradient at the input of the node's activation (and before its dropout).
 void Lowering::to_input_of_activation(Node& node) {
     if (node.differentiated) return;
     node.differentiated = true;
+    if (node.drop == nullptr && node.activation.linear()) return;
     const std::string shape = " -> " + shape_text(node.rows, node.cols);
+    const int dy = node.dy;
+    if (node.lent) node.dy = floats("gradient at the input of " + node.layer->name, node.size());
     if (node.drop != nullptr) {
         tilefuse_dropout_args args = {};
         args.dtype = spec_.dtype;
@@ -103,11 +198,12 @@ void Lowering::to_input_of_activation(Node& node) {
         args.cols = node.cols;
         args.scale = node.mask_scale();
         auto& a = stage(node.drop->name + ": dropout of the gradient" + shape, args);
-        reads(a.x, node.dy, node.rows);
+        reads(a.x, dy, node.rows);
         reads(a.mask, node.mask, node.rows);
         writes(a.y, node.dy, node.rows);
     }
     if (node.activation.linear()) return;
+    const int after_dropout = node.drop ? node.dy : dy;
     if (node.activation.kind == Activation::elementwise) {
         tilefuse_activation_backward_args args = {};
         args.dtype = spec_.dtype;
@@ -116,7 +212,7 @@ void Lowering::to_input_of_activation(Node& node) {
         args.rows = node.rows;
         args.cols = node.cols;
         auto& a = stage(node.layer->name + ": " + node.activation.name + "'" + shape, args);
-        reads(a.dy, node.dy, node.rows);
+        reads(a.dy, after_dropout, node.rows);
         reads(a.at, derivative_at(node), node.rows);
         writes(a.dx, node.dy, node.rows);
     } else {
@@ -126,7 +222,7 @@ void Lowering::to_input_of_activation(Node& node) {
         args.rows = node.rows;
         args.cols = node.cols;
         auto& a = stage(node.layer->name + ": " + node.activation.name + "'" + shape, args);
-        reads(a.dy, node.dy, node.rows);
+        reads(a.dy, after_dropout, node.rows);
         reads(a.y, node.y, node.rows);
         writes(a.dx, node.dy, node.rows);
     }
@@ -138,7 +234,8 @@ bool Lowering::fused_updates() const {
 
 void Lowering::update(const Node& node) {
     if (!node.trained()) return;
-    node.kind == Layer::conv ? update_conv(node) : update_dense(node);
+    if (node.kind == Layer::conv) update_conv(node);
+    if (node.kind == Layer::dense) update_dense(node);
 }
 
 void Lowering::update_conv(const Node& node) {
@@ -258,7 +355,7 @@ void Lowering::clip_and_update() {
 void Lowering::add_penalty() {
     if (plan_.mode == Mode::predict) return;
     size_t variables = 0;
-    for (const Layer& layer : spec_.layers) variables += layer.kernel.data ? 2 : 0;
+    for (const Layer& layer : spec_.layers) variables += layer.has_weights() ? 2 : 0;
     plan_.parameters.reserve(2 * variables);  // stages keep pointers into it
     for (const Layer& layer : spec_.layers)
         for (const Variable* v : {&layer.kernel, &layer.bias})

@@ -1,10 +1,10 @@
 // From layers to fused stages.
 //
-// Forward: bias, activation and dropout go into the matmul's or the convolution's epilogue, so does the max-pooling that
-// follows; a last softmax or sigmoid goes into the loss.
+// Forward: bias, activation, dropout and the sum with another branch go into the matmul's or the convolution's epilogue, so
+// does the max-pooling that follows; without training, batch normalisation too. A last softmax or sigmoid goes into the loss.
 // Backward: the loss gives its gradient in the same pass; the derivative of the layer below goes into the epilogue of
 // the matmul that gives dx; the optimizer goes into the epilogue of the one that gives dw, after dx has used the old
-// weights. No dx below the lowest layer that learns.
+// weights. Where several layers take one's output, each adds its gradient to that of those before. No dx below the lowest layer that learns.
 #include <algorithm>
 #include <stdexcept>
 
@@ -71,16 +71,16 @@ void Lowering::run() {
     if (training_ && lowest_trained_ < nodes_.size()) {
         for (size_t i = nodes_.size(); i > lowest_trained_;) {
             if (const Network* network = network_of(i - 1)) {
-                backward(*network);
+                if (nodes_[i - 1].learns) backward(*network);
                 i = network->first;
             } else if (Node& node = nodes_[--i]; node.learns) {
                 backward(node);
-                if (node.kind == Layer::conv) update(node);
+                if (updates_at_once(node)) update(node);
             }
         }
         late_totals_();  // the first stages that need every member's rows: beside the updates
         for (size_t i = nodes_.size(); i-- > lowest_trained_;)
-            if (network_of(i) == nullptr && nodes_[i].kind != Layer::conv) update(nodes_[i]);
+            if (network_of(i) == nullptr && !updates_at_once(nodes_[i])) update(nodes_[i]);
         if (!gradients_.empty()) clip_and_update();
     }
 }
@@ -89,6 +89,7 @@ void Lowering::run() {
 bool Lowering::changes_nothing(const Layer& layer) const {
     switch (layer.kind) {
         case Layer::reshape: return true;
+        case Layer::add: return layer.sources.size() == 1;
         case Layer::dropout: return !training_ || layer.rate == 0;
         case Layer::activate: return layer.activation.linear();
         default: return false;
@@ -97,25 +98,35 @@ bool Lowering::changes_nothing(const Layer& layer) const {
 
 // Makes the layer part of the node whose y nobody else takes, if they can be one.
 bool Lowering::fuse(const Layer& layer, Node& below) const {
-    const bool plain = (below.kind == Layer::dense || below.kind == Layer::conv) && below.drop == nullptr;
     const Activation& activation = below.activation;
-    if (!plain) return false;
-    if (layer.kind == Layer::activate && layer.activation.kind == Activation::elementwise && activation.linear() &&
-        below.cols == layer.shape.back() && !(below.pool && needs_input(layer.activation.function))) {
-        below.activation = layer.activation;
-        return true;
+    const bool product = below.kind == Layer::dense || below.kind == Layer::conv;
+    if (below.drop != nullptr) return false;
+    switch (layer.kind) {
+        case Layer::activate: {
+            const bool takes = product || below.kind == Layer::batch_norm || below.kind == Layer::add;
+            if (!takes || layer.activation.kind != Activation::elementwise || !activation.linear()) return false;
+            if (below.cols != layer.shape.back() || (below.pool && needs_input(layer.activation.function))) return false;
+            below.activation = layer.activation;
+            return true;
+        }
+        case Layer::dropout:
+            if (below.kind != Layer::dense || !derivative_needs_sign_only(activation.function)) return false;
+            below.drop = &layer;
+            return true;
+        case Layer::batch_norm:
+            if (training_ || !product || !activation.linear() || below.pool || below.norm || below.addend != no_node) return false;
+            below.norm = &layer;
+            return true;
+        case Layer::pool:
+            if (below.kind != Layer::conv || layer.pooling != TILEFUSE_POOL_MAX || below.pool || below.norm ||
+                below.addend != no_node || !never_falls(activation) || !pools_side_by_side(layer, *below.layer)) {
+                return false;
+            }
+            below.pool = &layer;
+            below.rows = plan_.batch * layer.window.out_h * layer.window.out_w;
+            return true;
+        default: return false;
     }
-    if (layer.kind == Layer::dropout && below.kind == Layer::dense && derivative_needs_sign_only(activation.function)) {
-        below.drop = &layer;
-        return true;
-    }
-    if (layer.kind == Layer::max_pool && below.kind == Layer::conv && below.pool == nullptr && never_falls(activation) &&
-        pools_side_by_side(layer, *below.layer)) {
-        below.pool = &layer;
-        below.rows = plan_.batch * layer.window.out_h * layer.window.out_w;
-        return true;
-    }
-    return false;
 }
 
 // A node for a layer; a softmax is one of its own.
@@ -141,6 +152,23 @@ void Lowering::append(const Layer& layer, int source, const Shape& input) {
     nodes_.push_back(node);
 }
 
+// The sum of two: the later one adds the other to its own result, if it can.
+Lowering::Feed Lowering::join(const Layer& layer, Feed one, Feed other) {
+    if (other.node > one.node) std::swap(one, other);
+    if (one.alone) {
+        Node& later = node(one.node);
+        const bool adds = later.kind == Layer::dense || later.kind == Layer::conv || later.kind == Layer::batch_norm;
+        if (adds && later.activation.linear() && !later.drop && !later.pool && later.addend == no_node) {
+            later.addend = other.node;
+            return one;
+        }
+    }
+    append(layer, one.node, layer.shape);
+    nodes_.back().addend = other.node;
+    nodes_.back().readers = 1;
+    return {static_cast<int>(nodes_.size()) - 1, true};
+}
+
 void Lowering::make_nodes() {
     const std::vector<Layer>& layers = spec_.layers;
     const auto origin = [&](int layer) {  // the layer that computes what this one's output is
@@ -156,28 +184,34 @@ void Lowering::make_nodes() {
         if (!changes_nothing(layer)) std::for_each(layer.sources.begin(), layer.sources.end(), reads_from);
     reads_from(static_cast<int>(layers.size()) - 1);
 
+    const auto feed_of = [&](int layer) -> Feed {
+        const int from = origin(layer);
+        if (from == network_input) return {network_input, false};
+        return {node_of[static_cast<size_t>(from)], readers[static_cast<size_t>(from)] == 1};
+    };
     for (size_t i = 0; i < layers.size(); ++i) {
         const Layer& layer = layers[i];
         if (changes_nothing(layer)) continue;
-        const int from = origin(layer.sources.front());
-        const int source = from == network_input ? network_input : node_of[static_cast<size_t>(from)];
-        const bool alone = source != network_input && readers[static_cast<size_t>(from)] == 1;
-        if (alone && fuse(layer, nodes_[static_cast<size_t>(source)])) {
-            node_of[i] = source;
+        const int before = layer.sources.front();
+        Feed feed = feed_of(before);
+        if (layer.kind == Layer::add) {
+            for (size_t s = 1; s < layer.sources.size(); ++s) feed = join(layer, feed, feed_of(layer.sources[s]));
+            node_of[i] = feed.node;
+        } else if (feed.alone && fuse(layer, node(feed.node))) {
+            node_of[i] = feed.node;
         } else {
-            const int before = layer.sources.front();
-            append(layer, source, before == network_input ? spec_.input_shape : layers[static_cast<size_t>(before)].shape);
+            append(layer, feed.node, before == network_input ? spec_.input_shape : layers[static_cast<size_t>(before)].shape);
             node_of[i] = static_cast<int>(nodes_.size()) - 1;
         }
-        nodes_[static_cast<size_t>(node_of[i])].readers = readers[i];
+        node(node_of[i]).readers = readers[i];
     }
     fuse_last_activation_into_loss();
     lowest_trained_ = nodes_.size();
     for (size_t i = nodes_.size(); i-- > 0;)
         if (nodes_[i].trained()) lowest_trained_ = i;
     for (Node& node : nodes_) {
-        const bool below = node.source != network_input && nodes_[static_cast<size_t>(node.source)].learns;
-        node.learns = node.trained() || below;
+        node.learns = node.trained() || learns(node.source) || learns(node.addend);
+        node.waits = node.readers;
     }
 }
 
@@ -265,6 +299,7 @@ void Lowering::loss() {
     writes(a.row_loss, row_loss, rows);
     writes(a.row_correct, row_correct, rows);
     if (gradient) {
+        nodes_.back().waits = 0;
         nodes_.back().dy = floats("gradient of the loss", rows * cols);
         writes(a.dx, nodes_.back().dy, rows);
     }

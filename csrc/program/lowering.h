@@ -6,29 +6,37 @@
 
 namespace tilefuse::program {
 
-// A layer as the stages see it: reshapes are gone, activations and dropouts fused where they can be.
+constexpr int no_node = -2;
+
+// A layer as the stages see it: reshapes are gone, activations, dropouts, sums and poolings fused where they can be.
 struct Node {
     const Layer* layer = nullptr;
     Layer::Kind kind = Layer::dense;
     int source = network_input;   // the node whose y is its x
+    int addend = no_node;         // whose y is added before the activation
     int readers = 0;              // how many nodes take its y, the loss among them
+    int waits = 0;                // how many of them have not given their gradient yet
     bool learns = false;          // whether it has weights that are trained, or one below it has
-    Activation activation;        // of a dense, conv or activate node
+    Activation activation;        // of any but a pool or dropout node
     const Layer* drop = nullptr;  // the dropout of a dropout node, or fused into a dense node
     const Layer* pool = nullptr;  // a max-pooling fused into a conv node
+    const Layer* norm = nullptr;  // a batch normalisation that does not learn, folded into a dense or conv node
     int64_t rows = 0, inputs = 0, cols = 0;  // x is [rows, inputs] but for a convolution, y is [rows, cols]
     int x = -1, y = -1;           // buffers
-    int argmax = -1;              // where the maxima of a fused pooling were
+    int argmax = -1;              // where the maxima of a pooling were
+    int mean = -1, inv_std = -1;  // that a normalisation found
+    int scale = -1, shift = -1;   // that a folded one is
     int z = -1;                   // the input of an activation whose derivative needs it
     int mask = -1;
     int dy = -1;                  // gradient at the output; at the pre-activation once `differentiated`
     bool differentiated = false;
+    bool lent = false;            // whether dy is others', too: not to be changed
 
     bool derivative_needs_input() const {
         return activation.function >= TILEFUSE_SILU && activation.function < TILEFUSE_ACTIVATION_COUNT;
     }
     double mask_scale() const { return 1 / (1 - drop->rate); }
-    bool trained() const { return (kind == Layer::dense || kind == Layer::conv) && layer->trainable; }
+    bool trained() const { return layer->has_weights() && layer->kind == kind && layer->trainable; }
     int64_t size() const { return rows * cols; }
 };
 
@@ -101,10 +109,20 @@ private:
 
     // ---- the network ----
 
+    struct Feed {
+        int node;
+        bool alone;  // whether nobody else takes its y
+    };
+
     void make_nodes();
     bool changes_nothing(const Layer& layer) const;
     bool fuse(const Layer& layer, Node& below) const;
     void append(const Layer& layer, int source, const Shape& input);
+    Feed join(const Layer& layer, Feed one, Feed other);
+    Node& node(int number) { return nodes_[static_cast<size_t>(number)]; }
+    int y_of(int number) const {
+        return number == network_input ? plan_.inputs[batch_x] : nodes_[static_cast<size_t>(number)].y;
+    }
     void fuse_last_activation_into_loss();
     void add_inputs();
     void add_penalty();
@@ -116,6 +134,19 @@ private:
     void forward(Node& node);
     void forward_dense(Node& node, const std::string& shape);
     void forward_conv(Node& node, const std::string& shape);
+    void forward_pool(Node& node, const std::string& shape);
+    void forward_batch_norm(Node& node, const std::string& shape);
+    void forward_layer_norm(Node& node, const std::string& shape);
+    void finish(Node& node, tilefuse_epilogue& epilogue, int64_t share);
+    void fold(Node& node);
+    // For the gradient: what a normalisation found, `size` numbers each.
+    template <class A> void keep_statistics(A& args, Node& node, int64_t size) {
+        if (!training_ || !node.learns) return;
+        node.mean = floats("mean of " + node.layer->name, size);
+        node.inv_std = floats("1 / deviation of " + node.layer->name, size);
+        writes(args.mean, node.mean, anywhere);
+        writes(args.inv_std, node.inv_std, anywhere);
+    }
     void dropout_mask(Node& node);
     void loss();
     void record(int y, int64_t rows, int64_t cols);
@@ -125,6 +156,13 @@ private:
     void backward(Node& node);
     void backward_dense(Node& node, Node& below);
     void backward_conv(Node& node, Node& below);
+    void backward_pool(Node& node, Node& below);
+    void backward_batch_norm(Node& node);
+    void backward_layer_norm(Node& node);
+    template <class A> A& normalisation_backward(const Node& node, A args);
+    bool learns(int number) { return number >= 0 && node(number).learns; }
+    void give(Node& below, void*& dx, tilefuse_epilogue& epilogue, int64_t share);
+    void lend(int number, int dy, bool shared);
     void differentiate(tilefuse_epilogue& epilogue, Node& below, int64_t share);
     void to_input_of_activation(Node& node);
     int derivative_at(const Node& node) const { return node.derivative_needs_input() ? node.z : node.y; }
@@ -133,6 +171,8 @@ private:
 
     bool fused_updates() const;
     void update(const Node& node);
+    // Others' wait until all rows of dy are there anyway.
+    static bool updates_at_once(const Node& node) { return node.kind == Layer::conv; }
     void update_dense(const Node& node);
     void update_conv(const Node& node);
     int gradient(const Variable& variable, std::string name);

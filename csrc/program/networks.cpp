@@ -4,7 +4,7 @@
 namespace tilefuse::program {
 
 bool Lowering::fits_network(const Node& node) const {
-    return node.kind == Layer::dense && spec_.dtype == TILEFUSE_FLOAT32 && node.cols <= TILEFUSE_MLP_WIDTH;
+    return node.kind == Layer::dense && node.addend == no_node && node.norm == nullptr && spec_.dtype == TILEFUSE_FLOAT32 && node.cols <= TILEFUSE_MLP_WIDTH;
 }
 
 // As many neighbours as one kernel can take; a layer by itself is better off with its own.
@@ -92,7 +92,8 @@ void Lowering::forward(const Network& network) {
 
 // Down to the lowest layer that learns.
 void Lowering::backward(const Network& network) {
-    const size_t first = std::max(network.first, lowest_trained_);
+    size_t first = network.first;
+    while (!nodes_[first].learns) ++first;
     std::string text;
     for (size_t i = network.end; i-- > first;) text += nodes_[i].layer->name + (i > first ? ", " : "");
     auto& args = stage(text + ": backward in one kernel", network_args(first, network.end));
@@ -115,10 +116,10 @@ void Lowering::backward(const Network& network) {
         if (node.layer->bias.data == nullptr) continue;
         writes(layer.db, gradient(node.layer->bias, "db of " + node.layer->name), anywhere);
     }
-    if (first == lowest_trained_) return;
-    Node& below = nodes_[static_cast<size_t>(nodes_[first].source)];
-    below.dy = floats("gradient of " + below.layer->name, nodes_[first].rows * nodes_[first].inputs);
-    writes(args.dx, below.dy, anywhere);
+    if (!learns(nodes_[first].source)) return;
+    const int dx = floats("gradient at the input of " + nodes_[first].layer->name, nodes_[first].rows * nodes_[first].inputs);
+    writes(args.dx, dx, anywhere);
+    lend(nodes_[first].source, dx, false);
 }
 
 }  // namespace tilefuse::program

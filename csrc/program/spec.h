@@ -11,6 +11,7 @@
 #include "tilefuse/loss.h"
 #include "tilefuse/mlp.h"
 #include "tilefuse/optimizer.h"
+#include "tilefuse/pool.h"
 
 namespace tilefuse::program {
 
@@ -36,17 +37,22 @@ struct Variable {
 constexpr int network_input = -1;
 
 struct Layer {
-    enum Kind { dense, conv, max_pool, activate, dropout, reshape } kind = dense;
+    enum Kind { dense, conv, pool, batch_norm, layer_norm, rms_norm, add, activate, dropout, reshape } kind = dense;
     std::string name;
-    std::vector<int> sources;        // the layers whose outputs it takes, earlier ones, or network_input
+    std::vector<int> sources;        // the layers whose outputs it takes, earlier ones, or network_input; add: several
     Shape shape;                     // of its output
     Activation activation;           // dense, conv, activate
     int64_t inputs = 0;              // dense: the kernel is [inputs, units]
-    tilefuse_conv2d_shape window = {};  // conv, max_pool (c = f): of one sample
-    Variable kernel, bias;           // dense, conv
-    bool trainable = true;           // dense, conv
+    tilefuse_conv2d_shape window = {};  // conv, pool (c = f): of one sample
+    tilefuse_pool pooling = TILEFUSE_POOL_MAX;  // pool; means are of what lies in the image
+    Variable kernel, bias;           // dense, conv; normalisations: gamma and beta
+    Variable mean, variance;         // batch_norm: the moving ones
+    bool trainable = true;           // those
+    double epsilon = 0, momentum = 0;  // normalisations
     double rate = 0;                 // dropout
     uint64_t seed = 0;               // dropout
+
+    bool has_weights() const { return kernel.data != nullptr || bias.data != nullptr; }
 };
 
 struct Loss {

@@ -38,7 +38,7 @@ from ._runtime import (
     show_config,
 )
 from .layers import Input
-from .models import Sequential, load_model
+from .models import Model, Sequential, load_model
 from .tape import GradientTape
 from .variables import Variable
 
@@ -48,6 +48,7 @@ __all__ = [
     "DeviceError",
     "GradientTape",
     "Input",
+    "Model",
     "Sequential",
     "Variable",
     "callbacks",

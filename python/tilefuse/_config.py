@@ -72,8 +72,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def snake_case(name: str) -> str:
-    """Return a class name as Keras writes it in strings: GlorotUniform as glorot_uniform."""
-    return re.sub("([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+    """Return a class name as Keras writes it: GlorotUniform as glorot_uniform, Conv2D as conv2d."""
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def find(what: str, name: str, known: Mapping[str, Any]) -> Any:

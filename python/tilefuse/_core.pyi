@@ -73,11 +73,88 @@ def conv2d_backward_weights(
     pool: tuple[int, int] | None = None,
     argmax: _Array | None = None,
 ) -> None: ...
+def pool2d(
+    kind: str,
+    x: _Array,
+    y: _Array | None,
+    kernel: tuple[int, int],
+    geometry: Sequence[int],
+    count_padding: bool = False,
+    argmax: _Array | None = None,
+) -> None: ...
+def pool2d_backward(
+    kind: str,
+    dy: _Array,
+    dx: _Array,
+    kernel: tuple[int, int],
+    geometry: Sequence[int],
+    count_padding: bool = False,
+    argmax: _Array | None = None,
+    derivative: str = "linear",
+    alpha: float = 0.0,
+    derivative_at: _Array | None = None,
+    mask: _Array | None = None,
+    mask_scale: float = 1.0,
+) -> None: ...
 def activations() -> dict[str, float]: ...
 def activation(x: _Array, y: _Array, name: str, alpha: float) -> None: ...
 def activation_backward(dy: _Array, at: _Array, dx: _Array, name: str, alpha: float) -> None: ...
+def add(a: _Array, b: _Array, y: _Array, activation: str = "linear", alpha: float = 0.0) -> None: ...
 def softmax(x: _Array, y: _Array, log: bool) -> None: ...
 def softmax_backward(dy: _Array, y: _Array, dx: _Array, log: bool) -> None: ...
+def batch_norm(
+    x: _Array,
+    gamma: _Array | None,
+    beta: _Array | None,
+    moving_mean: _Array | None,
+    moving_variance: _Array | None,
+    y: _Array,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+    activation: str = "linear",
+    alpha: float = 0.0,
+    residual: _Array | None = None,
+    mean: _Array | None = None,
+    inv_std: _Array | None = None,
+    preactivation: _Array | None = None,
+) -> None: ...
+def batch_norm_backward(
+    dy: _Array,
+    x: _Array,
+    gamma: _Array | None,
+    mean: _Array,
+    inv_std: _Array,
+    dx: _Array | None,
+    dgamma: _Array | None,
+    dbeta: _Array | None,
+    training: bool,
+    derivative_at: _Array | None = None,
+    derivative: str = "linear",
+    alpha: float = 0.0,
+) -> None: ...
+def layer_norm(
+    x: _Array,
+    gamma: _Array | None,
+    beta: _Array | None,
+    y: _Array,
+    rms: bool,
+    epsilon: float,
+    mean: _Array | None = None,
+    inv_std: _Array | None = None,
+) -> None: ...
+def layer_norm_backward(
+    dy: _Array,
+    x: _Array,
+    gamma: _Array | None,
+    dx: _Array | None,
+    dgamma: _Array | None,
+    dbeta: _Array | None,
+    rms: bool,
+    epsilon: float,
+    mean: _Array | None = None,
+    inv_std: _Array | None = None,
+) -> None: ...
 def loss(
     name: str,
     from_logits: bool,
@@ -128,7 +205,7 @@ class Program:
         self,
         x: _Array,
         y: _Array,
-        order: _Array,
+        order: _Array | None,
         learning_rates: _Array,
         *,
         batch_size: int | None = None,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import _device
+from ._graph import Graph
 from ._progress import Progress
 from ._results import Results
 from ._runtime import get_precision, next_seed, precisions
-from ._stack import Stack
+from ._stream import Stream
+from ._tally import Tally
 from .callbacks import CallbackList
-from .layers.base import Shape
+from .layers.symbol import Shape
 from .losses import Loss
 from .metrics import Metric
 from .optimizers import Optimizer
@@ -42,6 +46,10 @@ class Data(NamedTuple):
             self.x[start:stop], self.y[start:stop], None if self.weight is None else self.weight[start:stop]
         )
 
+    def parts(self, size: int) -> Iterator[Data]:
+        """Yield the samples, `size` at a time."""
+        return (self.part(start, start + size) for start in range(0, len(self.x), size))
+
     def on(self, device: str) -> Data:
         """Return the samples in the device's memory: copied there now, and not at each use."""
         if device == "cpu":
@@ -50,8 +58,8 @@ class Data(NamedTuple):
         return Data(copy_to(device, self.x), copy_to(device, self.y), weight)
 
 
-class Engine(Stack):
-    """A stack of layers with the Programs made from it; the part of `Sequential` that drives the native code.
+class Engine(Graph):
+    """Layers with the Programs made from them; the part of a model that drives the native code.
 
     Attributes
     ----------
@@ -154,7 +162,10 @@ class Engine(Stack):
         slots = self.optimizer.slots if self.compiled else lambda variable: []
         with _device.using(self.device) as native:
             program: _core.Program = native.Program(
-                [layer.lower(slots) for layer in self.layers],
+                [
+                    layer.lower(slots) | {"sources": sources}
+                    for layer, sources in zip(self._layers, self._feeds, strict=True)
+                ],
                 _sample_shape(self.input_shape),
                 batch,
                 self.loss.lower() if self.compiled else None,
@@ -183,31 +194,32 @@ class Engine(Stack):
             np.empty((len(order), *self._output_shape()), self.dtype) if measure.need_predictions else None
         )
         on_progress, interval = self._on_progress(rates, measure, hooks, progress)
-        program.iteration = optimizer.iterations
-        try:
-            done = program.train_epoch(
-                data.x,
-                data.y,
-                order,
-                rates,
-                batch_size=batch,
-                sample_weight=data.weight,
-                predictions=predictions,
-                on_progress=on_progress,
-                interval=interval,
-            )
-        finally:
-            optimizer.iterations = program.iteration
-        seen = order[: done["samples"]]
-        if predictions is None:
-            return measure.final(done["loss"], done["accuracy"], data.y, None, None)
-        return measure.final(
-            done["loss"],
-            done["accuracy"],
-            data.y[seen],
-            predictions[: len(seen)],
-            None if data.weight is None else data.weight[seen],
+        done = self._run(
+            program,
+            data,
+            order,
+            rates,
+            batch_size=batch,
+            predictions=predictions,
+            on_progress=on_progress,
+            interval=interval,
         )
+        if predictions is not None:
+            seen = order[: done["samples"]]
+            weight = None if data.weight is None else data.weight[seen]
+            measure.reset()
+            measure.update(data.y[seen], predictions[: len(seen)], weight)
+        return measure.final(done["loss"], done["accuracy"])
+
+    def _run(
+        self, program: _core.Program, data: Data, order: np.ndarray | None, rates: np.ndarray, **how: Any
+    ) -> dict[str, Any]:
+        """Make an update for each batch, and count them."""
+        program.iteration = self.optimizer.iterations
+        try:
+            return program.train_epoch(data.x, data.y, order, rates, sample_weight=data.weight, **how)
+        finally:
+            self.optimizer.iterations = program.iteration
 
     def _on_progress(
         self, rates: np.ndarray, measure: Results, hooks: CallbackList, progress: Progress
@@ -238,34 +250,65 @@ class Engine(Stack):
             hooks("on_train_batch_begin", 0, {})
         return on_progress, 0.0 if each_step else _REFRESH
 
-    def _evaluate(self, data: Data, batch: int, hooks: CallbackList) -> dict[str, Any]:
+    def _train_batches(
+        self, batches: Iterable[Data], hooks: CallbackList, progress: Progress
+    ) -> dict[str, Any]:
+        """Make an update with each batch, as it comes, and return the results."""
+        tally, size = Tally(self), 0
+        for number, data in enumerate(batches):
+            hooks("on_train_batch_begin", number, {})
+            size = max(size, len(data.x))
+            program = self._program(size)
+            self._batch_size, predictions = size, tally.room(data)
+            rates = self.optimizer.rates(1)
+            done = self._run(program, data, None, rates, predictions=predictions)
+            logs = tally.add(data, done["loss"], done["accuracy"], predictions)
+            progress.update(number + 1, logs)
+            hooks("on_train_batch_end", number, logs)
+            if self.stop_training:
+                break
+        return tally.final()
+
+    def _evaluate(self, data: Data | Stream[Data], batch: int, hooks: CallbackList) -> dict[str, Any]:
+        if isinstance(data, Stream):
+            with closing(data):
+                return self._evaluate_batches(data, hooks)
+        in_batches = hooks.override("on_test_batch_begin", "on_test_batch_end")
+        return self._evaluate_batches(data.parts(batch) if in_batches else [data], hooks, batch)
+
+    def _evaluate_batches(
+        self, batches: Iterable[Data], hooks: CallbackList, largest: int = sys.maxsize
+    ) -> dict[str, Any]:
+        """Return the results on all batches, computed for at most `largest` samples at a time."""
         hooks("on_test_begin", {})
-        measure = self._results(data.y)
-        program = self._program(min(batch, len(data.x)))
-        if hooks.override("on_test_batch_begin", "on_test_batch_end"):
-            loss, accuracy = self._evaluate_in_batches(program, data, batch, measure, hooks)
-        else:
-            loss, accuracy = program.evaluate(data.x, data.y, data.weight)
-        predictions = None
-        if measure.need_predictions:
-            predictions = np.empty((len(data.x), *self._output_shape()), self.dtype)
-            program.predict(data.x, predictions)
-        logs = measure.final(loss, accuracy, data.y, predictions, data.weight)
+        tally, size = Tally(self), 0
+        for number, data in enumerate(batches):
+            hooks("on_test_batch_begin", number, {})
+            size = max(size, min(len(data.x), largest))
+            program, predictions = self._program(size), tally.room(data)
+            if predictions is not None:
+                program.predict(data.x, predictions)
+            logs = tally.add(data, *program.evaluate(data.x, data.y, data.weight), predictions)
+            hooks("on_test_batch_end", number, logs)
+        logs = tally.final()
         hooks("on_test_end", logs)
         return logs
 
-    @staticmethod
-    def _evaluate_in_batches(
-        program: Any, data: Data, batch: int, measure: Results, hooks: CallbackList
-    ) -> tuple[float, float]:
-        totals, seen = np.zeros(2), 0
-        for number, start in enumerate(range(0, len(data.x), batch)):
-            hooks("on_test_batch_begin", number, {})
-            part = data.part(start, start + batch)
-            totals += len(part.x) * np.array(program.evaluate(*part))
-            seen += len(part.x)
-            hooks("on_test_batch_end", number, measure.so_far(*(totals / seen)))
-        return float(totals[0] / seen), float(totals[1] / seen)
+    def _predict(
+        self, batches: Iterable[np.ndarray], hooks: CallbackList, largest: int = sys.maxsize
+    ) -> np.ndarray:
+        """Return the outputs for all batches, computed for at most `largest` samples at a time."""
+        hooks("on_predict_begin", {})
+        outputs, size = [], 0
+        for number, x in enumerate(batches):
+            hooks("on_predict_batch_begin", number, {})
+            size = max(size, min(len(x), largest))
+            out = np.empty((len(x), *self._output_shape()), self.dtype)
+            self._program(size).predict(x, out)
+            outputs.append(out)
+            hooks("on_predict_batch_end", number, {"outputs": out})
+        hooks("on_predict_end", {})
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def _results(self, y: np.ndarray) -> Results:
         return Results(

@@ -21,7 +21,7 @@ _Arguments = dict[str, Any]
 _Rule = Callable[[_Functions, Any, Any, _Arguments], Sequence[Any]]
 
 _FROM_OUTPUT = ("relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softmax", "log_softmax")
-_FROM_INPUT = ("silu", "gelu")
+_FROM_INPUT = ("silu", "gelu", "max_pool2d", "avg_pool2d", "global_avg_pool2d")
 _NEEDS_INPUT = ("silu", "gelu", "gelu_tanh")
 
 
@@ -91,6 +91,39 @@ def _conv2d(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[A
     return f["conv2d_backward"](dy, x, w, y, activation=activation, **how)
 
 
+def _add(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
+    activation = arguments["activation"] or "linear"
+    at = f["add"](arguments["a"], arguments["b"]) if activation in _NEEDS_INPUT else y
+    return [_undo(f, activation, dy, at)] * 2
+
+
+def _batch_norm(f: _Functions, dy: Any, result: Any, arguments: _Arguments) -> Sequence[Any]:
+    training, activation, residual = (arguments[name] for name in ("training", "activation", "residual"))
+    if training:
+        y, mean, inv_std = result
+    else:
+        y, mean = result, arguments["moving_mean"]
+        inv_std = 1 / np.sqrt(np.add(arguments["moving_variance"], arguments["epsilon"]))
+    if activation in _NEEDS_INPUT:
+        linear = arguments | {"activation": None}
+        if training:
+            z, _, _ = f["batch_norm"](**linear | {"moving_mean": None, "moving_variance": None})
+        else:
+            z = f["batch_norm"](**linear)
+        dy, activation = _undo(f, activation, dy, z), None
+    how = {"training": training, "activation": activation, "residual": residual is not None}
+    gradients = f["batch_norm_backward"](dy, arguments["x"], arguments["gamma"], mean, inv_std, y, **how)
+    return gradients if residual is not None else [*gradients, None]
+
+
+def _row_norm(name: str) -> _Rule:
+    def rule(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
+        x, gamma, epsilon = (arguments[name] for name in ("x", "gamma", "epsilon"))
+        return f[f"{name}_backward"](dy, x, gamma, epsilon=epsilon)
+
+    return rule
+
+
 def _matmul(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
     a, b, bias, activation = (arguments[name] for name in ("a", "b", "bias", "activation"))
     flip_a, flip_b = arguments["transpose_a"], arguments["transpose_b"]
@@ -135,9 +168,13 @@ def _summed_to(shape: tuple[int, ...], gradient: Any) -> Any:
 _RULES: dict[str, tuple[Sequence[str], _Rule]] = {
     **{name: (("x",), _from_output(name)) for name in _FROM_OUTPUT},
     **{name: (("x",), _from_input(name)) for name in _FROM_INPUT},
+    "add": (("a", "b"), _add),
     "dense": (("x", "w", "b"), _dense),
     "conv2d": (("x", "w", "b"), _conv2d),
     "matmul": (("a", "b", "bias"), _matmul),
+    "batch_norm": (("x", "gamma", "beta", "residual"), _batch_norm),
+    "layer_norm": (("x", "gamma", "beta"), _row_norm("layer_norm")),
+    "rms_norm": (("x", "gamma"), _row_norm("rms_norm")),
     "dropout": (("x",), _dropout),
     "softmax_cross_entropy": (("logits",), _loss),
     "categorical_cross_entropy": (("probs",), _loss),

@@ -11,7 +11,7 @@ import numpy as np
 
 from .callbacks import Callback, History
 from .datasets.mnist import Split
-from .layers import Dense, Dropout, Flatten, Input, Layer
+from .layers import Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
 from .models import Sequential
 from .utils import to_categorical
 
@@ -89,6 +89,19 @@ def _dropout_mlp() -> list[Layer]:
     return [Flatten(), Dense(128, activation="relu"), Dropout(0.2), Dense(10, activation="softmax")]
 
 
+def _cnn() -> list[Layer]:
+    return [
+        Conv2D(32, 3, activation="relu"),
+        MaxPooling2D(2),
+        Conv2D(64, 3, activation="relu"),
+        MaxPooling2D(2),
+        Conv2D(64, 3, activation="relu"),
+        Flatten(),
+        Dense(64, activation="relu"),
+        Dense(10, activation="softmax"),
+    ]
+
+
 PROGRAMS: Mapping[str, MnistProgram] = {
     "mnist_binary_mlp": MnistProgram(
         title="784-64-64-1, sigmoid: is the digit odd?",
@@ -120,5 +133,15 @@ PROGRAMS: Mapping[str, MnistProgram] = {
         batch_size=32,
         epochs=5,
         sample_epochs=20,
+    ),
+    "mnist_cnn": MnistProgram(
+        title="three 3x3 convolutions with max-pooling, two dense layers",
+        input_shape=(28, 28, 1),
+        layers=_cnn,
+        labels=lambda labels: to_categorical(labels, 10),
+        loss="categorical_crossentropy",
+        batch_size=32,
+        epochs=10,
+        sample_epochs=10,
     ),
 }

@@ -14,7 +14,7 @@ class Progress:
     "auto" is the bar on a terminal or in a notebook, and the line elsewhere.
     """
 
-    def __init__(self, verbose: str | int, epochs: int, steps: int) -> None:
+    def __init__(self, verbose: str | int, epochs: int, steps: int | None) -> None:
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}.")
         self.verbose = (

@@ -48,23 +48,23 @@ class Results:
         """Return what the Program knows in the middle of an epoch."""
         return {"loss": loss} | {m.name: accuracy for m in self._measures if m.metric is None}
 
-    def final(
-        self,
-        loss: float,
-        accuracy: float,
-        y: np.ndarray,
-        predictions: np.ndarray | None,
-        weight: np.ndarray | None,
-    ) -> dict[str, Any]:
-        """Return loss and all metrics."""
+    def reset(self) -> None:
+        """Forget what the metrics have seen."""
+        for _, metric, _ in self._measures:
+            if metric is not None:
+                metric.reset_state()
+
+    def update(self, y: np.ndarray, predictions: np.ndarray, weight: np.ndarray | None) -> None:
+        """Show the metrics outputs for samples with the labels `y`."""
+        for _, metric, weighted in self._measures:
+            if metric is not None:
+                metric.update_state(y, predictions, weight if weighted else None)
+
+    def final(self, loss: float, accuracy: float) -> dict[str, Any]:
+        """Return the loss and all metrics, over all that they have seen since `reset`."""
         logs: dict[str, Any] = {"loss": float(loss)}
-        for name, metric, weighted in self._measures:
-            if metric is None:
-                logs[name] = float(accuracy)
-                continue
-            metric.reset_state()
-            metric.update_state(y, predictions, weight if weighted else None)
-            result = metric.result()
+        for name, metric, _ in self._measures:
+            result = accuracy if metric is None else metric.result()
             logs[name] = float(result) if np.ndim(result) == 0 else np.asarray(result)
         return logs
 

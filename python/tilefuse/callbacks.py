@@ -17,7 +17,7 @@ from ._config import suggestion
 from .history import plot_history
 
 if TYPE_CHECKING:
-    from .models import Sequential
+    from .models import Model
 
 Logs = Mapping[str, Any] | None
 
@@ -27,7 +27,7 @@ class Callback:
 
     Attributes
     ----------
-    model : Sequential
+    model : Model
         The model in training. ``self.model.stop_training = True`` ends the training after the current epoch.
     params : dict
         "epochs", "steps" and "verbose" of `fit`.
@@ -40,7 +40,7 @@ class Callback:
     ...         self.model.stop_training = logs["loss"] < 0.01
     """
 
-    model: Sequential
+    model: Model
 
     def __init__(self) -> None:
         self.params: dict[str, Any] = {}
@@ -49,7 +49,7 @@ class Callback:
         """Take the arguments of `fit`."""
         self.params = params
 
-    def set_model(self, model: Sequential) -> None:
+    def set_model(self, model: Model) -> None:
         """Take the model."""
         self.model = model
 

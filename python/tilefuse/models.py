@@ -1,4 +1,4 @@
-"""Sequential: layers one after the other, as one thing to train, evaluate, save and look into."""
+"""Models: layers as one thing to train, evaluate, save and look into."""
 
 from __future__ import annotations
 
@@ -7,49 +7,67 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from . import layers as layers_module
-from .layers import Input, Layer
+from ._graph import INPUT
+from .layers import Input, Layer, Symbol
 from .training import Trainer
 
-__all__ = ["Sequential", "load_model"]
+__all__ = ["Model", "Sequential", "load_model"]
 
 
-class Sequential(Trainer):
-    """A stack of layers.
-
-    It is built, that is, its weights exist, as soon as the shape of a sample is known: from an `Input` at the
-    start, from the first layer's ``input_shape``, or from the first data that it sees.
+class Model(Trainer):
+    """What lies between an input and an output: a network with branches.
 
     Parameters
     ----------
-    layers : sequence of Layer, optional
-        The first may be an `Input`.
-    trainable : bool
-        False freezes all layers.
+    inputs : Input or Symbol
+        Where it begins; with the ``output`` of another model's layer, it begins there.
+    outputs : Symbol
+        What its last layer gave.
     name : str, optional
+
+    Raises
+    ------
+    TypeError
+        They are not symbols.
+    ValueError
+        The output depends on another `Input`, or a layer occurs twice.
 
     Examples
     --------
-    >>> import numpy as np, tilefuse
-    >>> from tilefuse import layers
-    >>> model = tilefuse.Sequential([layers.Dense(8, "relu", input_shape=(4,)), layers.Dense(1, "sigmoid")])
-    >>> model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
-    >>> x = np.random.default_rng(0).normal(size=(64, 4))
-    >>> history = model.fit(x, x[:, 0] > 0, epochs=2, verbose=0)
-    >>> sorted(history.history)
-    ['accuracy', 'loss']
-    >>> model.predict(x).shape
-    (64, 1)
+    A residual block:
+
+    >>> import tilefuse
+    >>> from tilefuse.layers import Activation, BatchNormalization, Conv2D, Flatten, Dense
+    >>> inputs = tilefuse.Input((8, 8, 16))
+    >>> x = Activation("relu")(BatchNormalization()(Conv2D(16, 3, padding="same")(inputs)))
+    >>> x = BatchNormalization()(Conv2D(16, 3, padding="same")(x))
+    >>> x = Activation("relu")(x + inputs)
+    >>> model = tilefuse.Model(inputs, Dense(10)(Flatten()(x)))
+    >>> model.output_shape
+    (None, 10)
+
+    Transfer learning: a trained network's layers, frozen, and a new head:
+
+    >>> for layer in model.layers:
+    ...     layer.trainable = False
+    >>> head = Dense(3, "softmax", name="head")(model.layers[-2].output)
+    >>> [w.path for w in tilefuse.Model(model.input, head).trainable_weights]
+    ['head/kernel', 'head/bias']
     """
 
-    def __init__(
-        self, layers: Sequence[Layer | Input] | None = None, trainable: bool = True, name: str | None = None
-    ) -> None:
+    def __init__(self, inputs: Symbol, outputs: Symbol, name: str | None = None) -> None:
         super().__init__()
-        self.name = name or "sequential"
-        for layer in layers or []:
-            self.add(layer)
-        if not trainable:
-            self.trainable = False
+        self.name = name or "model"
+        for what, given in (("inputs", inputs), ("outputs", outputs)):
+            if isinstance(given, (list, tuple)) and len(given) == 1:
+                given = given[0]
+            if not isinstance(given, Symbol):
+                raise TypeError(
+                    f"{what} is {given!r}; expected one symbol: an Input, or what a layer gave for one. (A "
+                    "model has one input and one output.)"
+                )
+        start, end = (each[0] if isinstance(each, (list, tuple)) else each for each in (inputs, outputs))
+        self._take(start, end)
 
     def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print a table of the layers: name and type, shape of the output, number of parameters.
@@ -87,20 +105,22 @@ class Sequential(Trainer):
     def get_config(self) -> dict[str, Any]:
         """Return the architecture as a dict that JSON can hold."""
         layers = [
-            {"class_name": type(layer).__name__, "config": layer.get_config()} for layer in self._layers
+            {"class_name": type(layer).__name__, "config": layer.get_config(), "sources": list(sources)}
+            for layer, sources in zip(self._layers, self._feeds, strict=True)
         ]
-        shape = None if self._input_shape is None else list(self._input_shape[1:])
+        shape = None if self.input_shape is None else list(self.input_shape[1:])
         return {"name": self.name, "input_shape": shape, "precision": self.precision, "layers": layers}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Return a new model, with new weights, made from `get_config`'s dict."""
-        model = cls(name=config["name"])
+        inputs = Input(config["input_shape"])
+        symbols: list[Symbol] = []
+        for entry in config["layers"]:
+            sources = [inputs if source == INPUT else symbols[source] for source in entry["sources"]]
+            symbols.append(layers_module.from_config(entry).symbol_of(*sources))
+        model = cls(inputs, symbols[-1], config["name"])
         model.precision = config.get("precision", model.precision)
-        if config["input_shape"] is not None:
-            model.add(Input(config["input_shape"]))
-        for layer in config["layers"]:
-            model.add(layers_module.from_config(layer))
         return model
 
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
@@ -127,7 +147,7 @@ class Sequential(Trainer):
         saving.save_model(self, filepath, overwrite)
 
     @classmethod
-    def load(cls, filepath: str | os.PathLike[str]) -> Sequential:
+    def load(cls, filepath: str | os.PathLike[str]) -> Model:
         """Return the model of a file that `save` wrote; the same as `tilefuse.load_model`."""
         return load_model(filepath)
 
@@ -150,13 +170,99 @@ class Sequential(Trainer):
         saving.load_weights(self, filepath)
 
     def __repr__(self) -> str:
-        return f"<Sequential name={self.name}, layers={len(self._layers)}, built={self.built}>"
+        return f"<{type(self).__name__} name={self.name}, layers={len(self._layers)}, built={self.built}>"
+
+
+class Sequential(Model):
+    """A stack of layers.
+
+    It is built, that is, its weights exist, as soon as the shape of a sample is known: from an `Input` at the
+    start, from the first layer's ``input_shape``, or from the first data that it sees.
+
+    Parameters
+    ----------
+    layers : sequence of Layer, optional
+        The first may be an `Input`.
+    trainable : bool
+        False freezes all layers.
+    name : str, optional
+
+    Examples
+    --------
+    >>> import numpy as np, tilefuse
+    >>> from tilefuse import layers
+    >>> model = tilefuse.Sequential([layers.Dense(8, "relu", input_shape=(4,)), layers.Dense(1, "sigmoid")])
+    >>> model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    >>> x = np.random.default_rng(0).normal(size=(64, 4))
+    >>> history = model.fit(x, x[:, 0] > 0, epochs=2, verbose=0)
+    >>> sorted(history.history)
+    ['accuracy', 'loss']
+    >>> model.predict(x).shape
+    (64, 1)
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer | Input] | None = None, trainable: bool = True, name: str | None = None
+    ) -> None:
+        Trainer.__init__(self)
+        self.name = name or "sequential"
+        for layer in layers or []:
+            self.add(layer)
+        if not trainable:
+            self.trainable = False
+
+    def add(self, layer: Layer | Input) -> None:
+        """Append a layer.
+
+        Raises
+        ------
+        TypeError
+            It is not a layer.
+        ValueError
+            Its name is taken, its dtype is another than the model's, or its input does not fit.
+        """
+        if isinstance(layer, Symbol):
+            if not isinstance(layer, Input) or self._layers or self._input is not None:
+                raise ValueError(
+                    "Input comes first in a Sequential, and once; this model has layers already."
+                )
+            self._input = layer
+            return
+        self._append(layer, (len(self._layers) - 1,))
+        if len(self._layers) == 1 and self._input is None:
+            given = layer.given_input_shape
+            shape = layer.input_shape if given is None else (None, *given)
+            self._input = None if shape is None else Symbol(shape)
+        if self._input is not None:
+            self._output = layer.symbol_of(self._output or self._input)
+
+    def pop(self) -> Layer:
+        """Remove the last layer and return it."""
+        if not self._layers:
+            raise ValueError("There is no layer to remove.")
+        self._changed()
+        self._feeds.pop()
+        layer = self._layers.pop()
+        if self._output is not None:
+            self._output = self._applied_to(self.input) if self._layers else None
+        return layer
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return a new model, with new weights, made from `get_config`'s dict."""
+        model = cls(name=config["name"])
+        model.precision = config.get("precision", model.precision)
+        if config["input_shape"] is not None:
+            model.add(Input(config["input_shape"]))
+        for layer in config["layers"]:
+            model.add(layers_module.from_config(layer))
+        return model
 
 
 def load_model(
     filepath: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None, compile: bool = True
-) -> Sequential:
-    """Return the model of a file that `Sequential.save` wrote.
+) -> Model:
+    """Return the model of a file that `Model.save` wrote.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Models as files: one safetensors file with all arrays, and the rest as JSON in its metadata.
 
 Arrays: ``weights/<layer>/<weight>`` and ``optimizer/<layer>/<weight>/<number of the slot>``. Metadata:
-``format``, ``model`` (architecture), ``compile`` (optimizer, loss, metrics) and ``state`` (counters and
-seeds).
+``format``, ``class_name``, ``model`` (architecture), ``compile`` (optimizer, loss, metrics) and ``state``
+(counters and seeds).
 """
 
 from __future__ import annotations
@@ -20,34 +20,38 @@ import numpy as np
 from ._config import custom_objects as custom_objects_scope
 
 if TYPE_CHECKING:
-    from .models import Sequential
+    from .models import Model
 
 _FORMAT = "tilefuse-1"
 _WEIGHTS, _OPTIMIZER = "weights/", "optimizer/"
 
 
-def save_model(model: Sequential, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """Write architecture, weights and the state of the training; see `Sequential.save`."""
+def save_model(model: Model, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """Write architecture, weights and the state of the training; see `Model.save`."""
     _check_built(model)
     tensors = _weights(model)
-    metadata = {"model": model.get_config(), "state": model.training_state()}
+    metadata = {
+        "class_name": type(model).__name__,
+        "model": model.get_config(),
+        "state": model.training_state(),
+    }
     if model.compiled:
         metadata["compile"] = model.get_compile_config()
         tensors |= {_OPTIMIZER + name: array for name, array in model.optimizer.state().items()}
     _write(filepath, tensors, metadata, overwrite)
 
 
-def save_weights(model: Sequential, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """Write the weights; see `Sequential.save_weights`."""
+def save_weights(model: Model, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """Write the weights; see `Model.save_weights`."""
     _check_built(model)
     _write(filepath, _weights(model), {}, overwrite)
 
 
 def load_model(
     filepath: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None, compile: bool = True
-) -> Sequential:
+) -> Model:
     """Return the model of a file; see `tilefuse.load_model`."""
-    from .models import Sequential
+    from .models import Model, Sequential
 
     tensors, metadata = _read(filepath)
     if "model" not in metadata:
@@ -56,7 +60,8 @@ def load_model(
             "load_weights on it, or save it with save instead of save_weights."
         )
     with custom_objects_scope(custom_objects):
-        model = Sequential.from_config(metadata["model"])
+        cls = Sequential if metadata.get("class_name", "Sequential") == "Sequential" else Model
+        model: Model = cls.from_config(metadata["model"])
         if compile and "compile" in metadata:
             model.compile_from_config(metadata["compile"])
     _set_weights(model, tensors, filepath)
@@ -69,26 +74,24 @@ def load_model(
     return model
 
 
-def load_weights(model: Sequential, filepath: str | os.PathLike[str]) -> None:
-    """Read the weights of a file into `model`; see `Sequential.load_weights`."""
+def load_weights(model: Model, filepath: str | os.PathLike[str]) -> None:
+    """Read the weights of a file into `model`; see `Model.load_weights`."""
     _check_built(model)
     _set_weights(model, _read(filepath)[0], filepath)
 
 
-def _check_built(model: Sequential) -> None:
+def _check_built(model: Model) -> None:
     if not model.built:
         raise ValueError(
             "This model has no weights yet: give it an Input, call build((None, ...)) or fit it first."
         )
 
 
-def _weights(model: Sequential) -> dict[str, np.ndarray]:
+def _weights(model: Model) -> dict[str, np.ndarray]:
     return {_WEIGHTS + w.path: w.value for w in model.weights}
 
 
-def _set_weights(
-    model: Sequential, tensors: Mapping[str, np.ndarray], filepath: str | os.PathLike[str]
-) -> None:
+def _set_weights(model: Model, tensors: Mapping[str, np.ndarray], filepath: str | os.PathLike[str]) -> None:
     stored = {name for name in tensors if name.startswith(_WEIGHTS)}
     wanted = {_WEIGHTS + w.path: w for w in model.weights}
     if stored != set(wanted):

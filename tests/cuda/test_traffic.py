@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tilefuse.ops._windows import windows
 
 SECTOR = 32  # bytes
 WITHIN = 1.05  # of the ideal
@@ -156,6 +157,17 @@ def test_arrays_that_lie_differently(native: Any, dtype: str) -> None:
     with counting(native) as counted:
         native.activation(x, y, "tanh", 0.0)
     assert traffic(counted, x, y) == pytest.approx((1 + (of_warp + 1) / of_warp) / 2, rel=0.01)
+
+
+@of_kernels("add")
+@lengths
+@dtypes
+@pytest.mark.parametrize("activation", ["linear", "relu", "gelu"])
+def test_add(native: Any, n: int, shift: int, dtype: str, activation: str) -> None:
+    a, b, y = Arrays(native, dtype, shift).floats(n, n, n)
+    with counting(native) as counted:
+        native.add(a, b, y, activation)
+    assert traffic(counted, a, b, y) <= WITHIN
 
 
 @of_kernels("dropout", "dropout_mask")
@@ -334,6 +346,88 @@ def test_loss_of_rows_beyond_shared_memory(native: Any, name: str, logits: bool)
     assert moved == pytest.approx((sum(reads) + 1) / needed, rel=0.01)
 
 
+# ---- pooling -------------------------------------------------------------------------------------
+
+
+def pooling(
+    arrays: Arrays, shape: tuple[int, ...], kernel: tuple[int, int], strides: tuple[int, int]
+) -> tuple[np.ndarray, ...]:
+    """x, y, dx and dy, and room for the places of the maxima."""
+    n, h, w, c = shape
+    out = (n, (h - kernel[0]) // strides[0] + 1, (w - kernel[1]) // strides[1] + 1, c)
+    argmax = arrays.full(out, 0, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
+    return (*arrays.floats(shape, out, shape, out), argmax)
+
+
+def geometry(y: np.ndarray, strides: tuple[int, int]) -> tuple[int, ...]:
+    return (*y.shape[1:3], *strides, 1, 1, 0, 0, 1)
+
+
+# Side by side, and whole images: in one thread and in several, and with places of four bytes.
+@of_kernels("pool2d")
+@dtypes
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [
+        ((2, 16, 16, 32), (2, 2)),
+        ((3, 9, 12, 16), (3, 4)),
+        ((4, 14, 14, 64), (14, 14)),
+        ((2, 17, 18, 64), (17, 18)),
+    ],
+    ids=str,
+)
+def test_pool(native: Any, shape: tuple[int, ...], kernel: tuple[int, int], dtype: str) -> None:
+    x, y, _, _, argmax = pooling(Arrays(native, dtype), shape, kernel, kernel)
+    place = geometry(y, kernel)
+    with counting(native) as counted:
+        native.pool2d("average", x, y, kernel, place)
+    assert traffic(counted, x, y) <= WITHIN
+    with counting(native) as counted:
+        native.pool2d("max", x, y, kernel, place)
+    assert traffic(counted, x, y) <= WITHIN
+    with counting(native) as counted:
+        native.pool2d("max", x, y, kernel, place, argmax=argmax)
+    assert traffic(counted, x, y, argmax) <= WITHIN
+
+
+@of_kernels("pool2d_backward")
+@dtypes
+def test_pool_backward(native: Any, dtype: str) -> None:
+    """Each element of dx reads its window's gradient for itself: neighbours find it in a cache."""
+    kernel = (2, 2)
+    _, _, dx, dy, argmax = pooling(Arrays(native, dtype), (2, 16, 16, 32), kernel, kernel)
+    place = geometry(dy, kernel)
+    with counting(native) as counted:
+        native.pool2d_backward("average", dy, dx, kernel, place)
+    assert traffic(counted, dx, *[dy] * 4) <= WITHIN
+    with counting(native) as counted:
+        native.pool2d_backward("max", dy, dx, kernel, place, argmax=argmax)
+    assert traffic(counted, dx, *[dy, argmax] * 4) <= WITHIN
+
+
+@dtypes
+def test_windows_that_overlap(native: Any, dtype: str) -> None:
+    """They read what they share again; so do the elements of dx, in each of the windows that they are in."""
+    kernel, strides = (3, 3), (1, 1)
+    x, y, dx, dy, _ = pooling(Arrays(native, dtype), (2, 14, 14, 32), kernel, strides)
+    place = geometry(y, strides)
+    with counting(native) as counted:
+        native.pool2d("average", x, y, kernel, place)
+    assert traffic(counted, *[y] * 10) <= WITHIN
+    with counting(native) as counted:
+        native.pool2d_backward("average", dy, dx, kernel, place)
+    assert traffic(counted, dx, *[dy] * 9) <= WITHIN
+
+
+@pytest.mark.parametrize(("channels", "times"), [(1, 2), (3, 2.2)])
+def test_pool_of_few_channels(native: Any, channels: int, times: float) -> None:
+    """Neighbouring threads skip what other elements of their windows need, and read those sectors again."""
+    x, y, _, _, _ = pooling(Arrays(native, "float32"), (4, 32, 32, channels), (2, 2), (2, 2))
+    with counting(native) as counted:
+        native.pool2d("average", x, y, (2, 2), geometry(y, (2, 2)))
+    assert traffic(counted, y, more=times * sectors(x)) <= WITHIN
+
+
 # ---- what only a program runs --------------------------------------------------------------------
 
 
@@ -372,6 +466,56 @@ def train(
 
 # Columns, and what is allowed. Rows that are not whole packs are cut into single elements, and where a warp's
 # end falls into a row, its sector is read twice.
+# Rows and columns of normalisations, and what they may move, as a multiple of the ideal: forward, forward by
+# moving averages, and backward of batch norm; forward and backward of layer norm. The factors of columns are
+# read with each element, and the rows of layer norm more than once: caches have these.
+NORMS = [
+    ((4096, 64, 0), (1.3, 1.4, 1.25), (2.0, 2.6)),
+    ((4096, 32, 0), (1.3, 1.4, 1.25), (2.2, 2.9)),
+]
+
+
+@of_kernels("batch_norm", "batch_norm_backward", "batch_norm_fold")
+@dtypes
+@pytest.mark.parametrize(("shape", "most", "_"), NORMS)
+def test_batch_norm(native: Any, shape: tuple[int, int, int], most: Any, _: Any, dtype: str) -> None:
+    rows, cols, shift = shape
+    arrays = Arrays(native, dtype, shift)
+    x, y = arrays.floats((rows, cols), (rows, cols))
+    columns = [arrays.floats(cols) for _ in range(6)]
+    with counting(native) as counted:
+        native.batch_norm(x, *columns[:4], y, True, 0.9, 1e-3, "relu", 0.0, None, *columns[4:])
+    measured = [traffic(counted, x, x, y)]
+    with counting(native) as counted:
+        native.batch_norm(x, *columns[:4], y, False, 0.9, 1e-3, "relu", 0.0)
+    measured += [traffic(counted, x, y)]
+    dx = arrays.empty(x.shape)
+    with counting(native) as counted:
+        native.batch_norm_backward(y, x, columns[0], *columns[4:], dx, *columns[1:3], True)
+    measured += [traffic(counted, x, y, x, y, dx)]
+    assert all(a <= b for a, b in zip(measured, most, strict=True)), measured
+
+
+@of_kernels("layer_norm", "layer_norm_backward")
+@dtypes
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize(("shape", "_", "most"), NORMS)
+def test_layer_norm(
+    native: Any, shape: tuple[int, int, int], _: Any, most: Any, rms: bool, dtype: str
+) -> None:
+    rows, cols, shift = shape
+    arrays = Arrays(native, dtype, shift)
+    x, y, dx = arrays.floats((rows, cols), (rows, cols), (rows, cols))
+    gamma, beta, mean, inv_std = (arrays.floats(n) for n in (cols, cols, rows, rows))
+    with counting(native) as counted:
+        native.layer_norm(x, gamma, None if rms else beta, y, rms, 1e-3, mean, inv_std)
+    measured = [traffic(counted, x, y, mean, inv_std)]
+    with counting(native) as counted:
+        native.layer_norm_backward(y, x, gamma, dx, beta, None, rms, 1e-3, mean, inv_std)
+    measured += [traffic(counted, x, y, dx, mean, inv_std)]
+    assert all(a <= b for a, b in zip(measured, most, strict=True)), measured
+
+
 @of_kernels("gather")
 @dtypes
 @pytest.mark.parametrize(
@@ -393,7 +537,7 @@ def test_gather(native: Any, cols: int, allowed: float, dtype: str) -> None:
 @pytest.mark.parametrize(("inputs", "units"), [(128, 64), (127, 61)])
 def test_penalty(native: Any, inputs: int, units: int, dtype: str) -> None:
     arrays = Arrays(native, dtype)
-    layers = [dense(arrays, inputs, units, l1=0.1, l2=0.2)]
+    layers = [dense(arrays, inputs, units, kernel_l1=0.1, kernel_l2=0.2)]
     with counting(native, "sum_slices") as counted:
         train(arrays, layers, 4)
     assert traffic(counted, layers[0]["kernel"]) <= WITHIN
@@ -436,6 +580,40 @@ def test_matmul(native: Any, m: int, n: int, k: int, shift: int, transposed: str
     out, bias, z = arrays.floats((m, n), n, (m, n))
     with counting(native):
         native.matmul(a, b, out, bias, "relu", 0.0, 1.0, z)
+
+
+# Images, height, width, channels, kernel, filters, strides, padding, groups.
+CONVOLUTIONS = [
+    (2, 14, 14, 16, 3, 32, 1, "same", 1),
+    (2, 9, 9, 3, 3, 32, 1, "valid", 1),
+    (3, 12, 12, 8, 3, 16, 2, "same", 2),
+    (2, 8, 8, 64, 1, 64, 1, "valid", 1),
+    (2, 8, 8, 32, 3, 32, 1, "same", 32),
+]
+
+
+@of_kernels("conv2d", "conv2d_backward_data", "conv2d_backward_weights")
+@dtypes
+@pytest.mark.parametrize("layer", CONVOLUTIONS)
+def test_convolutions(native: Any, layer: tuple[Any, ...], dtype: str) -> None:
+    n, h, w, c, k, f, strides, padding, groups = layer
+    arrays = Arrays(native, dtype)
+    place = windows((h, w), (k, k), strides, padding)
+    geometry = (*place.out, *place.strides, *place.dilation, *place.before, groups)
+    x, filters, bias = arrays.floats((n, h, w, c), (k, k, c // groups, f), f)
+    y, dx, dw, db = (arrays.empty(s) for s in ((n, *place.out, f), x.shape, filters.shape, bias.shape))
+    with counting(native):
+        native.conv2d(x, filters, y, bias, "relu", 0.0, None, geometry)
+    with counting(native):
+        native.conv2d_backward_data(y, filters, dx, geometry)
+    with counting(native):
+        native.conv2d_backward_weights(x, y, dw, db, geometry)
+    size = (place.out[0] // 2, place.out[1] // 2)
+    pooled, argmax = arrays.empty((n, *size, f)), arrays.empty((n, *size, f), np.uint8)
+    with counting(native):
+        native.conv2d(x, filters, pooled, bias, "relu", 0.0, None, geometry, "float32", (2, 2), argmax)
+    with counting(native):
+        native.conv2d_backward_data(pooled, filters, dx, geometry, "float32", (2, 2), argmax)
 
 
 @of_kernels("mlp")

@@ -125,3 +125,36 @@ def test_clipping_like_keras(keras, theirs, clip):
     getattr(ref, clip)(g, 2.0)
     for x, variable in zip(g, variables, strict=True):
         close(-x, keras.ops.convert_to_numpy(variable), rtol=1e-6)
+
+
+POOLINGS = [
+    ("max_pool2d", {}),
+    ("avg_pool2d", {"count_padding": True}),
+    ("avg_pool2d", {"count_padding": False}),
+]
+
+
+@pytest.mark.parametrize(("name", "how"), POOLINGS, ids=str)
+def test_pooling_like_torch(torch, name, how):
+    x = normal(np.random.default_rng(4), (2, 9, 8, 3), np.float64)
+    given = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    options = {"count_include_pad": how["count_padding"]} if how else {}
+    expected = getattr(torch.nn.functional, name)(given, 3, 2, 1, **options)
+    dy = normal(np.random.default_rng(5), expected.shape, np.float64)
+    expected.backward(torch.tensor(dy))
+    how = {"pool_size": 3, "strides": 2, "padding": 1, **how}
+    close(getattr(ref, name)(x, **how).transpose(0, 3, 1, 2), expected.detach().numpy())
+    dx = getattr(ref, f"{name}_backward")(dy.transpose(0, 2, 3, 1), x, **how)
+    close(dx.transpose(0, 3, 1, 2), given.grad.numpy())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("max_pool2d", "MaxPooling2D"), ("avg_pool2d", "AveragePooling2D")]
+)
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_pooling_like_keras(keras, ours, theirs, padding):
+    x = normal(np.random.default_rng(6), (2, 9, 8, 3), np.float32)
+    for size, strides in (((2, 2), None), ((3, 2), (2, 3))):
+        layer = getattr(keras.layers, theirs)(size, strides, padding, data_format="channels_last")
+        expected = keras.ops.convert_to_numpy(layer(x))
+        close(getattr(ref, ours)(x, size, strides, padding), expected, rtol=1e-6)

@@ -33,7 +33,7 @@ typedef struct tilefuse_conv2d_args {
     const void* x;
     const void* w;
     void* y;                     // [n, out_h, out_w, f], or what pooling leaves of it
-    tilefuse_epilogue epilogue;  // bias, activation and (without pooling) preactivation
+    tilefuse_epilogue epilogue;  // bias, activation; without pooling also scale, addend and preactivation
     tilefuse_conv2d_pool pool;
     uint8_t* argmax;             // with pooling, as y; null: nobody wants it
 } tilefuse_conv2d_args;
@@ -46,7 +46,7 @@ typedef struct tilefuse_conv2d_backward_data_args {
     const void* dy;
     const void* w;
     void* dx;
-    tilefuse_epilogue epilogue;  // of dx: mask and derivative of what made x
+    tilefuse_epilogue epilogue;  // of dx: addend, mask and derivative of what made x
     tilefuse_conv2d_pool pool;
     const uint8_t* argmax;
 } tilefuse_conv2d_backward_data_args;

@@ -27,7 +27,9 @@ typedef enum tilefuse_storage {
 
 // What happens to a tile of C, with value c at (i, j), before it is written; in this order. Zero means nothing.
 typedef struct tilefuse_epilogue {
+    const void* scale;               // T [n]: c *= scale[j]
     const void* bias;                // T [n]: c += bias[j]
+    const void* addend;              // T, strides as C: c += addend
     tilefuse_activation activation;  // c = f(c)
     double activation_alpha;
     void* preactivation;             // T, strides as C: receives c before the activation

@@ -12,9 +12,8 @@ from .._config import Configurable, snake_case
 from .._runtime import default_dtype
 from ..initializers import Initializer
 from ..variables import Variable
+from .symbol import Shape, Symbol
 
-#: A shape with the batch axis first, None where its length is open.
-Shape = tuple[int | None, ...]
 Slots = Callable[[Variable], list[np.ndarray]]
 
 
@@ -54,6 +53,7 @@ class Layer(Configurable):
             input_shape = (input_dim,)
         self.given_input_shape = None if input_shape is None else tuple(input_shape)
         self.input_shape: Shape | None = None
+        self._symbol: Symbol | None = None
         self.weights: list[Variable] = []
 
     @property
@@ -102,14 +102,18 @@ class Layer(Configurable):
         """Return what the compiled step needs to know; `slots` gives the optimizer's arrays of a variable."""
         raise NotImplementedError
 
-    def __call__(self, x: Any, training: bool = False) -> np.ndarray:
+    def __call__(self, x: Any, training: bool = False) -> Any:
         """Return the output for a batch [n, ...], computed at once and recorded by an active tape.
+
+        For a `Symbol` it is a symbol: nothing is computed, but the layer is built.
 
         Raises
         ------
         ValueError
             `x` has not the shape that the layer was built for.
         """
+        if isinstance(x, Symbol):
+            return self.symbol_of(x)
         x = as_floats(x, self.dtype, f"the input of layer {self.name!r}")
         if not self.built:
             self.build((None, *x.shape[1:]))
@@ -120,9 +124,43 @@ class Layer(Configurable):
             )
         return self.call(x, training)
 
-    def add_weight(self, shape: tuple[int, ...], initializer: Initializer, name: str) -> Variable:
+    def symbol_of(self, *sources: Symbol) -> Symbol:
+        """Build the layer for inputs of the sources' shape, and return the symbol of its output."""
+        shape = sources[0].shape
+        if not self.built:
+            self.build(shape)
+        elif self.input_shape != shape:
+            raise ValueError(
+                f"Layer {self.name!r} was built for inputs of shape {self.input_shape}, but here it gets "
+                f"{shape}."
+            )
+        self._symbol = Symbol(self.compute_output_shape(shape), self, sources)
+        return self._symbol
+
+    @property
+    def output(self) -> Symbol:
+        """The symbol that the layer gave when it was called last: where a new head of a network may begin.
+
+        Raises
+        ------
+        ValueError
+            It is in no model yet whose input's shape is known.
+        """
+        if self._symbol is None:
+            raise ValueError(f"Layer {self.name!r} was not called with a symbol, and is in no built model.")
+        return self._symbol
+
+    @property
+    def input(self) -> Symbol | list[Symbol]:
+        """The symbol, or the symbols, that the layer was called with last; errors as for `output`."""
+        sources = self.output.sources
+        return sources[0] if len(sources) == 1 else list(sources)
+
+    def add_weight(
+        self, shape: tuple[int, ...], initializer: Initializer, name: str, trainable: bool = True
+    ) -> Variable:
         """Make a variable and append it to `weights`."""
-        variable = Variable(initializer(shape, self.dtype), name, dtype=self.dtype)
+        variable = Variable(initializer(shape, self.dtype), name, trainable, self.dtype)
         variable.path = f"{self.name}/{name}"
         self.weights.append(variable)
         return variable
@@ -174,3 +212,24 @@ class Layer(Configurable):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def image_shape(shape: Shape, name: str) -> tuple[int, int, int]:
+    """Return height, width and channels of images [batch, height, width, channels], for layer `name`.
+
+    Raises
+    ------
+    ValueError
+        `shape` is of something else.
+    """
+    if len(shape) != 4:
+        hint = " Add the axis of the channels: images[..., None]." if len(shape) == 3 else ""
+        raise ValueError(
+            f"Layer {name!r} takes images [batch, height, width, channels], got the shape {shape}.{hint}"
+        )
+    _, height, width, channels = shape
+    if height is None or width is None or channels is None:
+        raise ValueError(
+            f"Layer {name!r} needs to know height, width and channels of its images, got the shape {shape}."
+        )
+    return height, width, channels

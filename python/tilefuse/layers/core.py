@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .. import initializers, ops, regularizers
-from .._config import find
+from .. import ops
 from .._runtime import next_seed
-from ..variables import Variable
+from .affine import Affine, activate, activation_name, lowered_activation
 from .base import Layer, Shape, Slots
 
-# Activations that ops.dense can undo from its output alone; the others are an operation of their own.
-_IN_DENSE = ("linear", "relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus")
-_ALPHA = {"leaky_relu": 0.2, "elu": 1.0}
-_ACTIVATIONS = {
-    name: name for name in (*_IN_DENSE, "silu", "gelu", "gelu_tanh", "softmax", "log_softmax")
-} | {"swish": "silu"}
 
-
-class Input:
-    """The shape of a sample, as the first entry of a `Sequential`.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Without the batch axis.
-    batch_size, dtype, name
-        As in Keras; without effect.
-
-    Examples
-    --------
-    >>> import tilefuse
-    >>> tilefuse.Sequential([tilefuse.Input((784,)), tilefuse.layers.Dense(10)]).output_shape
-    (None, 10)
-    """
-
-    def __init__(
-        self, shape: Sequence[int], batch_size: int | None = None, dtype: Any = None, name: str | None = None
-    ) -> None:
-        if isinstance(shape, int) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
-            raise ValueError(
-                f"Input takes the shape of a sample as a tuple of positive integers, such as (784,); "
-                f"got {shape!r}."
-            )
-        self.shape = (None, *map(int, shape))
-
-
-class Dense(Layer):
+class Dense(Affine):
     """``activation(x @ kernel + bias)`` over the last axis.
 
     Parameters
@@ -79,6 +42,8 @@ class Dense(Layer):
     ((2, 3), [(5, 3), (3,)])
     """
 
+    kind = "dense"
+
     def __init__(
         self,
         units: int,
@@ -90,14 +55,18 @@ class Dense(Layer):
         bias_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            activation,
+            use_bias,
+            kernel_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            bias_regularizer,
+            **kwargs,
+        )
         if isinstance(units, bool) or not isinstance(units, (int, np.integer)) or units < 1:
             raise ValueError(f"Dense takes a positive integer as units, got {units!r}.")
-        self.units, self.activation, self.use_bias = int(units), activation_name(activation), use_bias
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.units = int(units)
 
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:
@@ -105,48 +74,13 @@ class Dense(Layer):
                 f"Layer {self.name!r} takes inputs [batch, ..., features], got the shape {input_shape}."
             )
         super().build(input_shape)
-        self.kernel = self.add_weight((input_shape[-1], self.units), self.kernel_initializer, "kernel")
-        self.bias = self.add_weight((self.units,), self.bias_initializer, "bias") if self.use_bias else None
+        self.add_weights((input_shape[-1], self.units), self.units)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return *input_shape[:-1], self.units
 
-    def call(self, x: np.ndarray, training: bool) -> np.ndarray:
-        bias = None if self.bias is None else self.bias.value
-        if self.activation in _IN_DENSE:
-            return ops.dense(x, self.kernel.value, bias, activation=self.activation)
-        return activate(ops.dense(x, self.kernel.value, bias), self.activation)
-
-    def lower(self, slots: Slots) -> dict[str, Any]:
-        lowered = {
-            "kind": "dense",
-            "name": self.name,
-            "trainable": self.trainable,
-            "activation": self.activation,
-            "alpha": _ALPHA.get(self.activation, 0.0),
-        }
-        for name, prefix, variable, penalty in self._parts():
-            lowered |= {
-                name: None if variable is None else variable.value,
-                f"{name}_slots": slots(variable) if variable is not None and self.trainable else [],
-                f"{prefix}l1": penalty.l1 if penalty else 0.0,
-                f"{prefix}l2": penalty.l2 if penalty else 0.0,
-            }
-        return lowered
-
-    def losses(self) -> list[np.ndarray]:
-        if not self.built:
-            return []
-        return [
-            penalty(variable) for _, _, variable, penalty in self._parts() if penalty and variable is not None
-        ]
-
-    def _parts(self) -> list[tuple[str, str, Variable | None, regularizers.L1L2 | None]]:
-        """Return name, prefix of the penalties' names, variable and penalty of kernel and bias."""
-        return [
-            ("kernel", "", self.kernel, self.kernel_regularizer),
-            ("bias", "bias_", self.bias, self.bias_regularizer),
-        ]
+    def product(self, x: np.ndarray, bias: np.ndarray | None, activation: str) -> np.ndarray:
+        return ops.dense(x, self.kernel.value, bias, activation=activation)
 
 
 class Activation(Layer):
@@ -174,12 +108,7 @@ class Activation(Layer):
         return activate(x, self.activation)
 
     def lower(self, slots: Slots) -> dict[str, Any]:
-        return {
-            "kind": "activation",
-            "name": self.name,
-            "activation": self.activation,
-            "alpha": _ALPHA.get(self.activation, 0.0),
-        }
+        return {"kind": "activation", "name": self.name} | lowered_activation(self.activation)
 
 
 class Dropout(Layer):
@@ -229,30 +158,3 @@ class Dropout(Layer):
 
     def set_random_state(self, state: dict[str, int]) -> None:
         self._key, self._calls = state["seed"], state["calls"]
-
-
-def activation_name(activation: Any) -> str:
-    """Return the name of an activation given as None, a name or a function of `tilefuse.ops`.
-
-    Raises
-    ------
-    ValueError
-        There is none of that name.
-    TypeError
-        It is something else.
-    """
-    if activation is None:
-        return "linear"
-    name = getattr(activation, "__name__", activation)
-    if not isinstance(name, str):
-        raise TypeError(f"An activation is a name or a function of tilefuse.ops, got {activation!r}.")
-    return str(find("activation", name, _ACTIVATIONS))
-
-
-def activate(x: np.ndarray, name: str) -> np.ndarray:
-    """Return the activation called `name` of `x`."""
-    if name == "linear":
-        return x
-    if name == "gelu_tanh":
-        return ops.gelu(x, approximate=True)
-    return getattr(ops, name)(x)

@@ -12,11 +12,16 @@ from ..tape import record
 from .base import Layer, Shape, Slots
 
 
+def reshaped(x: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return `x` with the shape of a batch; recorded by an active tape."""
+    y = x.reshape(len(x), *shape[1:])
+    record([x], y, lambda dy: [dy.reshape(x.shape)])
+    return y
+
+
 class _Reshaping(Layer):
     def call(self, x: np.ndarray, training: bool) -> np.ndarray:
-        y = x.reshape(len(x), *self.compute_output_shape(x.shape)[1:])
-        record([x], y, lambda dy: [dy.reshape(x.shape)])
-        return y
+        return reshaped(x, self.compute_output_shape(x.shape))
 
     def lower(self, slots: Slots) -> dict[str, Any]:
         assert self.output_shape is not None

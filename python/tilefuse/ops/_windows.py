@@ -60,9 +60,7 @@ def _sides(
     if isinstance(padding, str) and padding.lower() == "valid":
         return [(0, 0), (0, 0)]
     if isinstance(padding, str) and padding.lower() == "same":
-        totals = [
-            max(0, (-(-n // s) - 1) * s + r - n) for n, r, s in zip(size, reach, strides, strict=True)
-        ]
+        totals = [max(0, (-(-n // s) - 1) * s + r - n) for n, r, s in zip(size, reach, strides, strict=True)]
         return [(total // 2, total - total // 2) for total in totals]
     if isinstance(padding, (int, np.integer)) and not isinstance(padding, bool):
         sides: object = ((padding, padding), (padding, padding))

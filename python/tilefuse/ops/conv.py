@@ -181,14 +181,16 @@ def _operands(
             "x[None] for a single image, x[..., None] for a single channel"
         )
     if filters.ndim != 4 or 0 in filters.shape[:2]:
-        raise ValueError(f"w has shape {filters.shape}; expected four axes, [kernel_h, kernel_w, c / groups, f]")
+        raise ValueError(
+            f"w has shape {filters.shape}; expected four axes, [kernel_h, kernel_w, c / groups, f]"
+        )
     c, f = images.shape[3], filters.shape[3]
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or c % groups or f % groups:
         raise ValueError(f"groups is {groups!r}; expected a divisor of x's {c} channels and w's {f} filters")
     if filters.shape[2] * groups != c:
         raise ValueError(
-            f"w has shape {filters.shape}, filters of {filters.shape[2]} channels; expected {c // groups}, as "
-            f"x has shape {images.shape} and groups is {groups}"
+            f"w has shape {filters.shape}, filters of {filters.shape[2]} channels; expected {c // groups}, "
+            f"as x has shape {images.shape} and groups is {groups}"
         )
     place = windows(images.shape[1:3], filters.shape[:2], strides, padding, dilation)
     return images, filters, place

@@ -38,6 +38,7 @@ from .activations import (
     tanh,
     tanh_backward,
 )
+from .add import add
 from .conv import conv2d, conv2d_backward
 from .dense import dense, dense_backward
 from .dropout import dropout, dropout_backward
@@ -49,6 +50,14 @@ from .losses import (
     softmax_cross_entropy,
 )
 from .matmul import matmul
+from .norm import (
+    batch_norm,
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from .optimizers import (
     adagrad_step,
     adam_step,
@@ -60,12 +69,25 @@ from .optimizers import (
     rmsprop_step,
     sgd_step,
 )
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
     "adagrad_step",
     "adam_step",
     "adamw_step",
+    "add",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "binary_cross_entropy",
     "categorical_cross_entropy",
     "clip_by_global_norm",
@@ -82,15 +104,23 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "get_array_module",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "layer_norm",
+    "layer_norm_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
     "log_softmax_backward",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
     "mean_squared_error",
     "momentum_step",
     "relu",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "rmsprop_step",
     "selu",
     "selu_backward",

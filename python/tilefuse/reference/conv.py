@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tilefuse.ops._windows import Windows, windows
+from tilefuse.ops._windows import windows
 
 from ._namespace import Array, get_array_module
+from ._windows import inner, padded, taps
 from .activations import activate, activate_backward
 
 
@@ -38,10 +39,10 @@ def conv2d(
     """
     xp = get_array_module(x, w)
     place = windows(x.shape[1:3], w.shape[:2], strides, padding, dilation)
-    padded = _padded(x, w, place)
+    images = padded(x, w.shape[:2], place)
     y = xp.zeros((len(x), *place.out, w.shape[3]), x.dtype)
-    for tap, rows, cols in _taps(w, place):
-        part = padded[:, rows, cols, :]
+    for tap, rows, cols in taps(w.shape[:2], place):
+        part = images[:, rows, cols, :]
         for channels, filters in _groups(x, w, groups):
             y[..., filters] += part[..., channels] @ w[tap][:, filters]
     return activate(y if b is None else y + b, activation)
@@ -78,43 +79,14 @@ def conv2d_backward(
     xp = get_array_module(dy, x, w)
     dz = dy if y is None and z is None else activate_backward(dy, y, activation, x=z)
     place = windows(x.shape[1:3], w.shape[:2], strides, padding, dilation)
-    padded = _padded(x, w, place)
-    dpadded, dw = xp.zeros(padded.shape, x.dtype), xp.zeros(w.shape, x.dtype)
-    for tap, rows, cols in _taps(w, place):
+    images = padded(x, w.shape[:2], place)
+    dpadded, dw = xp.zeros_like(images), xp.zeros(w.shape, x.dtype)
+    for tap, rows, cols in taps(w.shape[:2], place):
         for channels, filters in _groups(x, w, groups):
-            part = padded[:, rows, cols, channels]
+            part = images[:, rows, cols, channels]
             dw[tap][:, filters] = xp.tensordot(part, dz[..., filters], axes=((0, 1, 2), (0, 1, 2)))
             dpadded[:, rows, cols, channels] += dz[..., filters] @ w[tap][:, filters].T
-    top, left = place.before
-    dx = dpadded[:, top : top + x.shape[1], left : left + x.shape[2], :]
-    return dx, dw, dz.sum(axis=(0, 1, 2))
-
-
-def _padded(x: Array, w: Array, place: Windows) -> Array:
-    """Return the images with all that the windows reach, zero outside."""
-    n, h, width, c = x.shape
-    reach = [
-        max(size + before, (out - 1) * s + (k - 1) * d + 1)
-        for size, before, out, s, d, k in zip(
-            (h, width), place.before, place.out, place.strides, place.dilation, w.shape[:2], strict=True
-        )
-    ]
-    padded = get_array_module(x).zeros((n, *reach, c), x.dtype)
-    top, left = place.before
-    padded[:, top : top + h, left : left + width] = x
-    return padded
-
-
-def _taps(w: Array, place: Windows) -> Iterator[tuple[tuple[int, int], slice, slice]]:
-    """Yield each tap, and the rows and columns of the padded images that it meets."""
-    for p in range(w.shape[0]):
-        for q in range(w.shape[1]):
-            starts = p * place.dilation[0], q * place.dilation[1]
-            rows, cols = (
-                slice(start, start + (out - 1) * s + 1 if out else start, s)
-                for start, out, s in zip(starts, place.out, place.strides, strict=True)
-            )
-            yield (p, q), rows, cols
+    return inner(dpadded, x.shape, place), dw, dz.sum(axis=(0, 1, 2))
 
 
 def _groups(x: Array, w: Array, groups: int) -> Iterator[tuple[slice, slice]]:

@@ -1,0 +1,134 @@
+#include "tilefuse/norm.h"
+
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings/activation.h"
+#include "bindings/arrays.h"
+#include "bindings/optimizer.h"
+
+namespace tilefuse::bindings {
+namespace {
+
+using Optional = std::optional<py::array>;
+
+// The last axis has the columns; the others are rows.
+template <class Args> void set_shape(Args& args, const py::array& x) {
+    if (x.ndim() == 0) throw py::value_error("x has no axes; expected at least one");
+    args.dtype = dtype_of(x, "x");
+    args.cols = x.shape(x.ndim() - 1);
+    args.rows = 1;
+    for (py::ssize_t axis = 0; axis + 1 < x.ndim(); ++axis) args.rows *= x.shape(axis);
+}
+
+const void* input_or_null(Call& call, const Optional& a, const char* name, tilefuse_dtype dtype, py::ssize_t size) {
+    return a ? call.input(*a, name, dtype, size) : nullptr;
+}
+void* output_or_null(Call& call, Optional& a, const char* name, tilefuse_dtype dtype, py::ssize_t size) {
+    return a ? call.output(*a, name, dtype, size) : nullptr;
+}
+
+void batch_norm(const py::array& x, const Optional& gamma, const Optional& beta, Optional moving_mean, Optional moving_variance,
+                py::array& y, bool training, double momentum, double epsilon, const std::string& activation, double alpha,
+                const Optional& residual, Optional mean, Optional inv_std, Optional preactivation) {
+    tilefuse_batch_norm_args args = {};
+    set_shape(args, x);
+    args.training = training;
+    args.momentum = momentum;
+    args.epsilon = epsilon;
+    args.epilogue.activation = activation_from(activation);
+    args.epilogue.activation_alpha = alpha;
+    if (!training && !(moving_mean && moving_variance)) throw py::value_error("without training, moving_mean and moving_variance are needed");
+    Call call;
+    const auto moving = [&](Optional& a, const char* name) -> void* {
+        if (!a) return nullptr;
+        return training ? call.in_out(*a, name, args.dtype, args.cols) : const_cast<void*>(call.input(*a, name, args.dtype, args.cols));
+    };
+    args.x = call.input(x, "x", args.dtype, x.size());
+    args.gamma = input_or_null(call, gamma, "gamma", args.dtype, args.cols);
+    args.beta = input_or_null(call, beta, "beta", args.dtype, args.cols);
+    args.epilogue.addend = input_or_null(call, residual, "residual", args.dtype, x.size());
+    args.moving_mean = moving(moving_mean, "moving_mean");
+    args.moving_variance = moving(moving_variance, "moving_variance");
+    args.y = call.output(y, "y", args.dtype, x.size());
+    args.mean = output_or_null(call, mean, "mean", args.dtype, args.cols);
+    args.inv_std = output_or_null(call, inv_std, "inv_std", args.dtype, args.cols);
+    args.epilogue.preactivation = output_or_null(call, preactivation, "z", args.dtype, x.size());
+    call.run(args);
+}
+
+void batch_norm_backward(const py::array& dy, const py::array& x, const Optional& gamma, const py::array& mean, const py::array& inv_std,
+                         Optional dx, Optional dgamma, Optional dbeta, bool training, const Optional& derivative_at,
+                         const std::string& derivative, double alpha) {
+    tilefuse_batch_norm_backward_args args = {};
+    set_shape(args, x);
+    args.training = training;
+    args.epilogue.derivative = activation_from(derivative);
+    args.epilogue.derivative_alpha = alpha;
+    Call call;
+    args.dy = call.input(dy, "dy", args.dtype, x.size());
+    args.x = call.input(x, "x", args.dtype, x.size());
+    args.gamma = input_or_null(call, gamma, "gamma", args.dtype, args.cols);
+    args.mean = call.input(mean, "mean", args.dtype, args.cols);
+    args.inv_std = call.input(inv_std, "inv_std", args.dtype, args.cols);
+    args.epilogue.derivative_at = input_or_null(call, derivative_at, "derivative_at", args.dtype, x.size());
+    args.dx = output_or_null(call, dx, "dx", args.dtype, x.size());
+    args.dgamma = output_or_null(call, dgamma, "dgamma", args.dtype, args.cols);
+    args.dbeta = output_or_null(call, dbeta, "dbeta", args.dtype, args.cols);
+    call.run(args);
+}
+
+void layer_norm(const py::array& x, const Optional& gamma, const Optional& beta, py::array& y, bool rms, double epsilon, Optional mean,
+                Optional inv_std) {
+    tilefuse_layer_norm_args args = {};
+    set_shape(args, x);
+    args.rms = rms;
+    args.epsilon = epsilon;
+    Call call;
+    args.x = call.input(x, "x", args.dtype, x.size());
+    args.gamma = input_or_null(call, gamma, "gamma", args.dtype, args.cols);
+    args.beta = input_or_null(call, beta, "beta", args.dtype, args.cols);
+    args.y = call.output(y, "y", args.dtype, x.size());
+    args.mean = output_or_null(call, mean, "mean", args.dtype, args.rows);
+    args.inv_std = output_or_null(call, inv_std, "inv_std", args.dtype, args.rows);
+    call.run(args);
+}
+
+void layer_norm_backward(const py::array& dy, const py::array& x, const Optional& gamma, Optional dx, Optional dgamma, Optional dbeta,
+                         bool rms, double epsilon, const Optional& mean, const Optional& inv_std) {
+    tilefuse_layer_norm_backward_args args = {};
+    set_shape(args, x);
+    args.rms = rms;
+    args.epsilon = epsilon;
+    if (inv_std && !rms && !mean) throw py::value_error("inv_std is given without mean: pass both, or none");
+    Call call;
+    args.dy = call.input(dy, "dy", args.dtype, x.size());
+    args.x = call.input(x, "x", args.dtype, x.size());
+    args.gamma = input_or_null(call, gamma, "gamma", args.dtype, args.cols);
+    args.mean = input_or_null(call, mean, "mean", args.dtype, args.rows);
+    args.inv_std = input_or_null(call, inv_std, "inv_std", args.dtype, args.rows);
+    args.dx = output_or_null(call, dx, "dx", args.dtype, x.size());
+    args.dgamma = output_or_null(call, dgamma, "dgamma", args.dtype, args.cols);
+    args.dbeta = output_or_null(call, dbeta, "dbeta", args.dtype, args.cols);
+    call.run(args);
+}
+
+}  // namespace
+
+const Binding binding = [](py::module_& m) {
+    using namespace py::literals;
+    m.def("batch_norm", &batch_norm, "x"_a, "gamma"_a, "beta"_a, "moving_mean"_a, "moving_variance"_a, "y"_a, "training"_a, "momentum"_a,
+          "epsilon"_a, "activation"_a = "linear", "alpha"_a = 0.0, "residual"_a = py::none(), "mean"_a = py::none(),
+          "inv_std"_a = py::none(), "preactivation"_a = py::none(),
+          "y = activation(gamma (x - mean) inv_std + beta + residual); in training the moving statistics are updated.");
+    m.def("batch_norm_backward", &batch_norm_backward, "dy"_a, "x"_a, "gamma"_a, "mean"_a, "inv_std"_a, "dx"_a, "dgamma"_a, "dbeta"_a,
+          "training"_a, "derivative_at"_a = py::none(), "derivative"_a = "linear", "alpha"_a = 0.0,
+          "dx, dgamma and dbeta (or None) from the gradient dy before the activation.");
+    m.def("layer_norm", &layer_norm, "x"_a, "gamma"_a, "beta"_a, "y"_a, "rms"_a, "epsilon"_a, "mean"_a = py::none(), "inv_std"_a = py::none(),
+          "y = gamma (x - mean) inv_std + beta over the last axis; RMS: without the mean.");
+    m.def("layer_norm_backward", &layer_norm_backward, "dy"_a, "x"_a, "gamma"_a, "dx"_a, "dgamma"_a, "dbeta"_a, "rms"_a, "epsilon"_a,
+          "mean"_a = py::none(), "inv_std"_a = py::none(), "dx, dgamma and dbeta (or None) from the gradient dy at the output.");
+};
+
+}  // namespace tilefuse::bindings
