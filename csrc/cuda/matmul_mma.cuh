@@ -14,6 +14,9 @@ namespace tilefuse::cuda::products {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
+// Elements that lines across have after them in shared memory.
+constexpr int line_gap = 8;
+
 template <class M, int Rows, int Columns, int WarpRows, int WarpColumns> struct MmaTile {
     using Multiplier = M;
     using Element = typename M::Element;
@@ -24,13 +27,13 @@ template <class M, int Rows, int Columns, int WarpRows, int WarpColumns> struct 
     // Of a multiprocessor: a thread may have 128 registers, or 255 where many numbers become a fragment.
     static constexpr bool many = std::is_same_v<M, Split> || M::depth * sizeof(Element) > 32;
     static constexpr int blocks = (many ? 256 : 512) / threads;
-    static constexpr int operand_bytes = 64 * Rows;  // of a stage
+    static constexpr int operand_bytes = 64 * (Rows + line_gap);  // of a stage
     static constexpr size_t shared_bytes = 2 * stages * operand_bytes;
     static_assert(Rows == Columns && threads == 2 * Rows, "panels spread their work so");
     static_assert(WarpRows % 16 == 0 && WarpColumns % 16 == 0);
     static_assert(shared_bytes >= Rows * Columns * sizeof(float), "the sums' way to C");
 };
-// The large one needs 64 KB of shared memory; of both, a thread has 64 or 32 sums.
+// The large one needs 68 KB of shared memory; of both, a thread has 64 or 32 sums.
 template <class M> using LargeMma = MmaTile<M, 128, 128, 64, 32>;
 template <class M> using SmallMma = MmaTile<M, 64, 64, 32, 32>;
 
@@ -66,12 +69,12 @@ protected:
     __device__ __forceinline__ explicit MmaPanel(bool along) : along_(along) {}
 
     // Where element `at` of a line lies. Two lines along k fill the 32 banks: four pairs of them have their packs in
-    // different order. Across, 8 packs do: 8 lines of 16-bit elements, whose matrices have rows of one pack, and 4 lines of
-    // float32, of which a warp reads 8 single elements each, have them in different order.
+    // different order. Across, the gap keeps lines that are read together apart: 8 of 16-bit elements, whose matrices have
+    // rows of one pack, and 4 of float32, of which a warp reads 8 single elements each. (Packs in different order would do
+    // that, too, but the addresses take up to 30 registers.)
     __device__ __forceinline__ int place(int line, int at) const {
-        const int number = at / pack, within = at % pack;
-        if (along_) return line * depth + (number ^ (line / 2 % 4)) * pack + within;
-        return line * Width + (number ^ (sizeof(Element) == 2 ? line % 8 : line % 4 * 2)) * pack + within;
+        if (along_) return line * depth + (at / pack ^ line / 2 % 4) * pack + at % pack;
+        return line * (Width + line_gap) + at;
     }
 
     const bool along_;

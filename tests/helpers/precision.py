@@ -19,6 +19,16 @@ def product_magnitude(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.matmul(np.abs(a.astype(np.float64)), np.abs(b.astype(np.float64)))
 
 
+def rounded(x: np.ndarray, precision: str) -> np.ndarray:
+    """To what the operands keep: bfloat16 and float16 with ties to even, tf32 with ties away from zero."""
+    if precision == "float16":
+        return x.astype(np.float16).astype(np.float32)
+    bits = x.view(np.uint32)
+    half, mask = (0x7FFF + (bits >> 16 & 1), 0xFFFF0000) if precision == "bfloat16" else (0x1000, 0xFFFFE000)
+    nearest = (bits + half) & mask
+    return np.where(np.isnan(x), x, nearest.astype(np.uint32).view(np.float32))
+
+
 def double(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """``function`` of the arguments in float64, without warnings; keywords are left as they are."""
     with np.errstate(all="ignore"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.arrays import LAYOUTS, integers, normal
 from helpers.compare import assert_close, assert_same, assert_same_bits
-from helpers.precision import double
+from helpers.precision import double, rounded
 from helpers.properties import LONG
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +14,14 @@ from tilefuse.ops._windows import windows
 from tilefuse.reference.activations import FORWARD, NEEDS_INPUT, activate, activate_backward
 
 DTYPES = [np.float32, np.float64]
+
+
+@pytest.fixture(params=["float32", "bfloat16", "split", "tf32", "float16"])
+def precision(request, device):
+    """Each way to multiply float32 that the device has."""
+    if device == "cpu" and request.param not in ("float32", "bfloat16"):
+        pytest.skip(f"{request.param} is for CUDA devices")
+    return request.param
 
 
 def arrays(make, shape, kernel, f, dtype, seed=0, groups=1, **how):
@@ -26,13 +34,25 @@ def arrays(make, shape, kernel, f, dtype, seed=0, groups=1, **how):
     return x, w, make(rng, (f,), dtype), make(rng, (shape[0], *out, f), dtype)
 
 
-def check_integers(ops, shape, kernel, f, dtype=np.float32, layout="contiguous", activation="relu", **how):
+def check_integers(
+    ops,
+    shape,
+    kernel,
+    f,
+    dtype=np.float32,
+    layout="contiguous",
+    activation="relu",
+    precision=None,
+    **how,
+):
     lay = LAYOUTS[layout]
     x, w, b, dy = arrays(integers, shape, kernel, f, dtype, **how)
-    y = ops.conv2d(lay(x), lay(w), lay(b), activation=activation, **how)
+    y = ops.conv2d(lay(x), lay(w), lay(b), activation=activation, precision=precision, **how)
     assert y.dtype == dtype
     assert_same(y, ref.conv2d(x, w, b, activation=activation, **how))
-    gradients = ops.conv2d_backward(lay(dy), lay(x), lay(w), lay(y), activation=activation, **how)
+    gradients = ops.conv2d_backward(
+        lay(dy), lay(x), lay(w), lay(y), activation=activation, precision=precision, **how
+    )
     for actual, expected in zip(
         gradients, ref.conv2d_backward(dy, x, w, y, activation=activation, **how), strict=True
     ):
@@ -201,10 +221,10 @@ def unpooled(dy, argmax, shape, window):
     return dz
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("window", [(2, 2), (3, 2), (1, 4), (5, 5), (11, 2)])
-@pytest.mark.parametrize("how", [{}, {"padding": "same"}, {"strides": 2, "padding": 2}], ids=str)
-def test_max_pooling_in_the_same_kernel(device, window, how, dtype):
+WINDOWS = [(2, 2), (3, 2), (1, 4), (5, 5), (11, 2)]
+
+
+def check_max_pooling(window, dtype, precision="float32", **how):
     for shape, f in (((3, 12, 11, 3), 10), ((1, 10, 16, 17), 32), ((2, 26, 26, 1), 33)):
         x, w, b, dz = arrays(integers, shape, (3, 3), f, dtype, **how)
         where = windows(shape[1:3], (3, 3), how.get("strides", 1), how.get("padding", "valid"))
@@ -213,7 +233,7 @@ def test_max_pooling_in_the_same_kernel(device, window, how, dtype):
         expected, _ = pooled(z, window)
         y = np.full(expected.shape, np.nan, dtype)
         argmax = np.full(expected.shape, 255, np.uint8)
-        native().conv2d(x, w, y, b, "relu", 0.0, None, geometry, "float32", window, argmax)
+        native().conv2d(x, w, y, b, "relu", 0.0, None, geometry, precision, window, argmax)
         assert_same(y, np.maximum(expected, 0))
         assert (argmax < window[0] * window[1]).all()
         at_argmax = unpooled(np.ones_like(y), argmax, z.shape, window) * z
@@ -222,10 +242,22 @@ def test_max_pooling_in_the_same_kernel(device, window, how, dtype):
         dy = integers(np.random.default_rng(1), y.shape, dtype)
         dz = unpooled(dy, argmax, z.shape, window)
         dx, dw, db = np.full_like(x, np.nan), np.full_like(w, np.nan), np.full_like(b, np.nan)
-        native().conv2d_backward_data(dy, w, dx, geometry, "float32", window, argmax)
-        native().conv2d_backward_weights(x, dy, dw, db, geometry, "float32", window, argmax)
+        native().conv2d_backward_data(dy, w, dx, geometry, precision, window, argmax)
+        native().conv2d_backward_weights(x, dy, dw, db, geometry, precision, window, argmax)
         for actual, exact in zip((dx, dw, db), ref.conv2d_backward(dz, x, w, **how), strict=True):
             assert_same(actual, exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("how", [{}, {"padding": "same"}, {"strides": 2, "padding": 2}], ids=str)
+def test_max_pooling_in_the_same_kernel(device, window, how, dtype):
+    check_max_pooling(window, dtype, **how)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_max_pooling_in_each_precision(precision, window):
+    check_max_pooling(window, np.float32, precision, padding="same")
 
 
 def test_pooling_lets_nan_through(device):
@@ -269,22 +301,49 @@ def test_infinity_and_nan_stay_in_their_windows(ops):
         assert not np.isfinite(y[0, ~outside]).any()
 
 
-def test_bfloat16_rounds_operands(ops, device):
-    if device != "cpu":
-        pytest.skip("CUDA devices convolve in float32, whatever the precision")
+@pytest.mark.parametrize(
+    ("shape", "kernel", "f", "how"),
+    [
+        ((2, 9, 8, 12), (3, 3), 20, {}),
+        ((1, 30, 30, 3), (7, 7), 64, {"strides": 2, "padding": 3}),
+        ((2, 11, 10, 33), (3, 2), 70, {"padding": "same", "dilation": 2}),
+        ((2, 11, 10, 24), (3, 3), 36, {"padding": "same", "strides": (3, 2), "groups": 3}),
+        ((3, 8, 9, 16), (3, 3), 16, {"groups": 16}),
+        ((1, 2, 3, 64), (2, 2), 64, {}),
+        # on GPUs in the largest tiles: forward, dx, and dw
+        ((4, 56, 60, 8), (1, 1), 128, {}),
+        ((4, 56, 60, 128), (1, 1), 8, {}),
+        ((1, 5, 9, 288), (2, 2), 1200, {}),
+    ],
+    ids=str,
+)
+def test_integers_are_exact_in_each_precision(ops, precision, shape, kernel, f, how):
+    check_integers(ops, shape, kernel, f, precision=precision, **how)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_in_each_precision(ops, precision, layout):
+    check_integers(ops, (2, 6, 7, 12), (3, 2), 20, layout=layout, precision=precision)
+
+
+@given(CASES)
+def test_any_geometry_in_each_precision(ops, precision, case):
+    check_case(ops, case | {"dtype": np.float32, "precision": precision})
+
+
+def test_operands_are_rounded(ops, precision):
     x, w, _, dy = arrays(normal, (2, 9, 8, 12), (3, 3), 20, np.float32)
 
-    def rounded(a):
-        bits = a.view(np.uint32)
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    def kept(a):
+        return a if precision in ("float32", "split") else rounded(a, precision)
 
-    y = ops.conv2d(x, w, precision="bfloat16")
-    exact = double(ref.conv2d, rounded(x), rounded(w))
+    y = ops.conv2d(x, w, precision=precision)
+    exact = double(ref.conv2d, kept(x), kept(w))
     assert_close(y, exact, magnitude=double(ref.conv2d, np.abs(x), np.abs(w)), terms=108)
-    actual = ops.conv2d_backward(dy, x, w, precision="bfloat16")
-    exact = double(ref.conv2d_backward, rounded(dy), rounded(x), rounded(w))
+    actual = ops.conv2d_backward(dy, x, w, precision=precision)
+    exact = double(ref.conv2d_backward, kept(dy), kept(x), kept(w))
     size = double(ref.conv2d_backward, np.abs(dy), np.abs(x), np.abs(w))
-    for a, e, m in list(zip(actual, exact, size, strict=True))[:2]:
+    for a, e, m in list(zip(actual, exact, size, strict=True))[:2]:  # db multiplies nothing
         assert_close(a, e, magnitude=m, terms=200)
 
 

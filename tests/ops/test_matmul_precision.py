@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.arrays import LAYOUTS, Guarded, integers, normal
 from helpers.compare import assert_close, assert_same, assert_same_bits
-from helpers.precision import exact_product, product_magnitude
+from helpers.precision import exact_product, product_magnitude, rounded
 
 # Blocks are of 32 rows, 32 columns and 512 of k, and small products don't go to the matrix unit.
 SHAPES = [
@@ -36,16 +36,6 @@ def multiply(ops, device, precision):
     if device == "cpu" and precision in ("split", "tf32", "float16"):
         pytest.skip(f"{precision} is for CUDA devices")
     return functools.partial(ops.matmul, precision=precision)
-
-
-def rounded(x, precision):
-    """To what the operands keep: bfloat16 and float16 with ties to even, tf32 with ties away from zero."""
-    if precision == "float16":
-        return x.astype(np.float16).astype(np.float32)
-    bits = x.view(np.uint32)
-    half, mask = (0x7FFF + (bits >> 16 & 1), 0xFFFF0000) if precision == "bfloat16" else (0x1000, 0xFFFFE000)
-    nearest = (bits + half) & mask
-    return np.where(np.isnan(x), x, nearest.astype(np.uint32).view(np.float32))
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
