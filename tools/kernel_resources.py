@@ -6,7 +6,7 @@ a multiprocessor than csrc/cuda/resources.json says.
 
 Usage: kernel_resources.py [--architectures 75 80 ...] [--jobs N] [--write] [FILE.cu ...]
 
---write makes resources.json anew, from all files and architectures.
+--write makes resources.json anew, or the lines of the files given; for all architectures.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ def main() -> int:
     if nvcc() is None:
         print("there is no nvcc in CUDA_HOME or PATH")
         return 2
+    sources = options.files or SOURCES
     with ThreadPoolExecutor(options.jobs) as pool:
-        sources = options.files or SOURCES
         uses = [
             use
             for uses_of_file in pool.map(lambda s: compiled(s, tuple(options.architectures)), sources)
@@ -217,7 +217,10 @@ def main() -> int:
         ]
     table = summary(uses)
     if options.write:
-        RECORD.write_text(json.dumps(table, indent=1) + "\n")
+        given = {source.name for source in sources}
+        recorded = json.loads(RECORD.read_text()) if options.files else {}
+        others = {kernel: use for kernel, use in recorded.items() if kernel.partition(":")[0] not in given}
+        RECORD.write_text(json.dumps(dict(sorted({**others, **table}.items())), indent=1) + "\n")
     for kernel, use in table.items():
         print(
             f"{use['registers']:4} registers {use['shared']:6} B shared {use['threads']:5} threads  {kernel}"

@@ -91,13 +91,18 @@ ON_MATRIX_UNITS = {
 }
 MULTIPLIER = rf".*\b({'|'.join(ON_MATRIX_UNITS)})\b.*"
 BY_16_BYTES = [r"LDG\.E\.128.*", r"LDS\.(U\.)?128", r"STS\.128", r"STG\.E\.128.*"]
+COPIED = [r"LDGSTS\.E\..*128.*", *BY_16_BYTES]
 MEANT = {
-    rf"matmul_mma.cu: {MULTIPLIER}": [r"LDSM\.16\.M88\.4", r"LDGSTS\.E\..*128.*", *BY_16_BYTES],
+    rf"matmul_mma.cu: {MULTIPLIER}": [r"LDSM\.16\.M88\.4", *COPIED],
     rf"matmul_mma.cu: .*Stored<{MULTIPLIER}": [r"LDSM\.16\.MT88\.4"],
+    rf"conv_mma.cu: .*::convolve_mma{MULTIPLIER}": [r"LDSM\.16\.M88\.4", *COPIED],
+    rf"conv_mma.cu: .*::weigh_mma{MULTIPLIER}": COPIED,  # float32 that lies across has no ldmatrix
     rf"mlp.cu: {MULTIPLIER}": BY_16_BYTES,
     r"mlp.cu: .*<networks::Fma>": ["FFMA", *BY_16_BYTES],
     r"matmul.cu: products::multiply<products::Tile<float.*": ["FFMA", *BY_16_BYTES],
     r"matmul.cu: products::multiply<products::Tile<double.*": ["DFMA", *BY_16_BYTES],
+    r"conv.cu: .*::(?:convolve|weigh)<products::Tile<float.*": ["FFMA", *BY_16_BYTES],
+    r"conv.cu: .*::(?:convolve|weigh)<products::Tile<double.*": ["DFMA", *BY_16_BYTES],
 }
 
 

@@ -592,28 +592,86 @@ CONVOLUTIONS = [
 ]
 
 
+# Of float32 also on matrix units.
+MULTIPLIED = [("float32", "float32"), ("float64", "float32")]
+MULTIPLIED += [("float32", precision) for precision in ("split", "tf32", "bfloat16", "float16")]
+
+
+class Convolving:
+    """A layer's arrays, and its kernels."""
+
+    def __init__(self, native: Any, layer: tuple[Any, ...], dtype: str, precision: str) -> None:
+        n, h, w, c, k, f, strides, padding, groups = layer
+        arrays = Arrays(native, dtype)
+        place = windows((h, w), (k, k), strides, padding)
+        self.native, self.precision, self.out = native, precision, place.out
+        self.geometry = (*place.out, *place.strides, *place.dilation, *place.before, groups)
+        self.x, self.w, self.b = arrays.floats((n, h, w, c), (k, k, c // groups, f), f)
+        self.y, self.dx = arrays.empty((n, *place.out, f)), arrays.empty(self.x.shape)
+        self.dw, self.db = arrays.empty(self.w.shape), arrays.empty(f)
+        pooled = (n, place.out[0] // 2, place.out[1] // 2, f)
+        self.pooled, self.argmax = arrays.floats(pooled), arrays.full(pooled, 1, np.uint8)
+
+    def forward(self) -> None:
+        how = ("relu", 0.0, None, self.geometry, self.precision)
+        self.native.conv2d(self.x, self.w, self.y, self.b, *how)
+
+    def forward_and_pool(self) -> None:
+        how = ("relu", 0.0, None, self.geometry, self.precision, (2, 2), self.argmax)
+        self.native.conv2d(self.x, self.w, self.pooled, self.b, *how)
+
+    def backward_to_data(self) -> None:
+        self.native.conv2d_backward_data(self.y, self.w, self.dx, self.geometry, self.precision)
+
+    def backward_to_data_of_pooled(self) -> None:
+        how = (self.geometry, self.precision, (2, 2), self.argmax)
+        self.native.conv2d_backward_data(self.pooled, self.w, self.dx, *how)
+
+    def backward_to_weights(self) -> None:
+        how = (self.geometry, self.precision)
+        self.native.conv2d_backward_weights(self.x, self.y, self.dw, self.db, *how)
+
+    def backward_to_weights_of_pooled(self) -> None:
+        how = (self.geometry, self.precision, (2, 2), self.argmax)
+        self.native.conv2d_backward_weights(self.x, self.pooled, self.dw, self.db, *how)
+
+
 @of_kernels("conv2d", "conv2d_backward_data", "conv2d_backward_weights")
-@dtypes
+@pytest.mark.parametrize(("dtype", "precision"), MULTIPLIED)
 @pytest.mark.parametrize("layer", CONVOLUTIONS)
-def test_convolutions(native: Any, layer: tuple[Any, ...], dtype: str) -> None:
-    n, h, w, c, k, f, strides, padding, groups = layer
-    arrays = Arrays(native, dtype)
-    place = windows((h, w), (k, k), strides, padding)
-    geometry = (*place.out, *place.strides, *place.dilation, *place.before, groups)
-    x, filters, bias = arrays.floats((n, h, w, c), (k, k, c // groups, f), f)
-    y, dx, dw, db = (arrays.empty(s) for s in ((n, *place.out, f), x.shape, filters.shape, bias.shape))
-    with counting(native):
-        native.conv2d(x, filters, y, bias, "relu", 0.0, None, geometry)
-    with counting(native):
-        native.conv2d_backward_data(y, filters, dx, geometry)
-    with counting(native):
-        native.conv2d_backward_weights(x, y, dw, db, geometry)
-    size = (place.out[0] // 2, place.out[1] // 2)
-    pooled, argmax = arrays.empty((n, *size, f)), arrays.empty((n, *size, f), np.uint8)
-    with counting(native):
-        native.conv2d(x, filters, pooled, bias, "relu", 0.0, None, geometry, "float32", (2, 2), argmax)
-    with counting(native):
-        native.conv2d_backward_data(pooled, filters, dx, geometry, "float32", (2, 2), argmax)
+def test_convolutions(native: Any, layer: tuple[Any, ...], dtype: str, precision: str) -> None:
+    layer_of = Convolving(native, layer, dtype, precision)
+    for run in (
+        *(layer_of.forward, layer_of.forward_and_pool),
+        *(layer_of.backward_to_data, layer_of.backward_to_data_of_pooled),
+        *(layer_of.backward_to_weights, layer_of.backward_to_weights_of_pooled),
+    ):
+        with counting(native, "convolve|weigh|add_and_pool"):
+            run()
+
+
+@pytest.mark.parametrize("precision", ["split", "tf32", "bfloat16", "float16"])
+def test_convolutions_move_what_their_tiles_need(native: Any, precision: str) -> None:
+    """One column of tiles, of 64 rows: images are read once for each tap, the other operand for each tile."""
+    shape, f, taps = (2, 10, 10, 16), 24, 9
+    layer = Convolving(native, (*shape, 3, f, 1, "valid", 1), "float32", precision)
+    x, y, w = layer.x, layer.y, layer.w
+    x_pixels, y_pixels = x[..., 0].size, y[..., 0].size
+    tiles = {"x": -(-x_pixels // 64), "y": -(-y_pixels // 64), "w": -(-taps * shape[3] // 64)}
+
+    def needed(*numbers: int) -> float:
+        return sum(numbers) * 4 / SECTOR
+
+    x_by_taps, y_by_taps = y_pixels * taps * shape[3], y_pixels * taps * f
+    with counting(native, "convolve") as counted:
+        layer.forward()
+    assert traffic(counted, more=needed(x_by_taps, tiles["y"] * w.size, y.size)) <= WITHIN
+    with counting(native, "convolve") as counted:
+        layer.backward_to_data()
+    assert traffic(counted, more=needed(y_by_taps, tiles["x"] * w.size, x.size)) <= WITHIN
+    with counting(native, "weigh") as counted:
+        layer.backward_to_weights()
+    assert traffic(counted, more=needed(x_by_taps, tiles["w"] * y.size, w.size)) <= WITHIN
 
 
 @of_kernels("mlp")
