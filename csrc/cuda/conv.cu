@@ -360,6 +360,7 @@ template <class Args, class Body> void with_plan(const Args& args, Body&& body) 
 template <class Args> void queue(const Context& context, const Args& args) {
     if (nothing(problem_of(args).extents)) return;
     check_sizes(args.shape, args.pool);
+    if (is_depthwise(args)) return convolve_depthwise(context, args);
     if (for_matrix_units(args.dtype, args.precision, problem_of(args).extents)) return convolve_on_matrix_units(context, args);
     with_plan(args, [&](auto tile, const Plan& plan) { queue_by<decltype(tile)>(context, plan, args); });
 }
@@ -367,6 +368,7 @@ template <class Args> void queue(const Context& context, const Args& args) {
 template <class Args> size_t workspace(const Args& args) {
     const Extents extents = problem_of(args).extents;
     if (nothing(extents)) return 0;
+    if (is_depthwise(args)) return workspace_of_depthwise(args);
     if (for_matrix_units(args.dtype, args.precision, extents)) return workspace_on_matrix_units(args);
     size_t bytes = 0;
     with_plan(args, [&](auto tile, const Plan& plan) { bytes = workspace_of<typename decltype(tile)::T>(plan); });

@@ -510,6 +510,19 @@ void multiply_by(const Kernel<Product<T>, Operands>& kernel, const Context& cont
     if (plan.target.adds) queue_add_and_pool(context, p, plan.target);
 }
 
+// Of one filter a channel (conv_depthwise.cu), in the arrays' dtype whatever the precision.
+template <class Args> bool is_depthwise(const Args& args) {
+    const tilefuse_conv2d_shape& s = args.shape;
+    const bool pools = std::is_same_v<Args, tilefuse_conv2d_args> && args.pool.height > 0;
+    return s.groups > 1 && s.groups == s.c && s.c == s.f && !pools;
+}
+void convolve_depthwise(const Context& context, const tilefuse_conv2d_args& args);
+void convolve_depthwise(const Context& context, const tilefuse_conv2d_backward_data_args& args);
+void convolve_depthwise(const Context& context, const tilefuse_conv2d_backward_weights_args& args);
+size_t workspace_of_depthwise(const tilefuse_conv2d_args& args);
+size_t workspace_of_depthwise(const tilefuse_conv2d_backward_data_args& args);
+size_t workspace_of_depthwise(const tilefuse_conv2d_backward_weights_args& args);
+
 // On matrix units (conv_mma.cu).
 template <class Args> void convolve_on_matrix_units(const Context& context, const Args& args);
 template <class Args> size_t workspace_on_matrix_units(const Args& args);

@@ -222,13 +222,14 @@ def unpooled(dy, argmax, shape, window):
 
 
 WINDOWS = [(2, 2), (3, 2), (1, 4), (5, 5), (11, 2)]
+POOLED = [((3, 12, 11, 3), 10), ((1, 10, 16, 17), 32), ((2, 26, 26, 1), 33)]
 
 
-def check_max_pooling(window, dtype, precision="float32", **how):
-    for shape, f in (((3, 12, 11, 3), 10), ((1, 10, 16, 17), 32), ((2, 26, 26, 1), 33)):
+def check_max_pooling(window, dtype, precision="float32", layers=POOLED, **how):
+    for shape, f in layers:
         x, w, b, dz = arrays(integers, shape, (3, 3), f, dtype, **how)
         where = windows(shape[1:3], (3, 3), how.get("strides", 1), how.get("padding", "valid"))
-        geometry = (*where.out, *where.strides, *where.dilation, *where.before, 1)
+        geometry = (*where.out, *where.strides, *where.dilation, *where.before, how.get("groups", 1))
         z = ref.conv2d(x, w, b, **how)
         expected, _ = pooled(z, window)
         y = np.full(expected.shape, np.nan, dtype)
@@ -258,6 +259,14 @@ def test_max_pooling_in_the_same_kernel(device, window, how, dtype):
 @pytest.mark.parametrize("window", WINDOWS)
 def test_max_pooling_in_each_precision(precision, window):
     check_max_pooling(window, np.float32, precision, padding="same")
+
+
+@pytest.mark.parametrize("c", [5, 8])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_max_pooling_after_depthwise(device, window, c):
+    for strides in (1, 2):
+        how = {"padding": 2, "strides": strides, "groups": c}
+        check_max_pooling(window, np.float32, layers=[((2, 23, 16, c), c)], **how)
 
 
 def test_pooling_lets_nan_through(device):
