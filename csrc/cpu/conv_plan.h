@@ -8,6 +8,9 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
+inline int64_t taps_of(const tilefuse_conv2d_shape& s) { return s.kernel_h * s.kernel_w; }
+inline bool depthwise(const tilefuse_conv2d_shape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.f; }
+
 // Blocks: an image's part that a block of pixels reads stays in L2, and a panel of weights, so many rows deep, in L1.
 constexpr int64_t image_bytes = 96 * 1024;
 constexpr int64_t depth_most = 384;
@@ -90,16 +93,16 @@ private:
 };
 
 // A block's part of the input: row `top` and column 0 of its first image are at `origin`.
-template <class T> struct View {
-    const T* origin;
+template <class E> struct View {
+    const E* origin;
     int64_t image_pitch, row_pitch, top;
 };
 
 // The rows of images that blocks read, copied where they can't be used as they lie.
-template <class T> class Reader {
+template <class E> class Reader {
 public:
     // A block's rows [begin, end) read the images' rows from begin * stride + first on, to (end - 1) * stride + last.
-    Reader(const Images<T>& images, int64_t stride, int64_t first, int64_t last)
+    Reader(const Images<E>& images, int64_t stride, int64_t first, int64_t last)
         : images_(images), stride_(stride), first_(first), last_(last) {}
 
     int64_t size(const Blocks& blocks) const {
@@ -107,21 +110,23 @@ public:
         const int64_t height = std::min(images_.h, (blocks.most_rows - 1) * stride_ + last_ - first_ + 1);
         return blocks.most_images * std::max<int64_t>(0, height) * row_pitch();
     }
-    int64_t row_pitch() const { return images_.w * images_.c; }
+    int64_t row_pitch() const { return images_.w * images_.pixel(); }
+    int64_t lines_size() const { return images_.lines_size(images_.w, images_.pixel()); }
 
-    View<T> operator()(const Block& block, T* copy) const {
-        if (images_.as_they_lie()) return {images_.image(block.images.begin), images_.h * row_pitch(), row_pitch(), 0};
+    View<E> operator()(const Block& block, Sum<E>* lines, E* copy) const {
+        if constexpr (std::is_same_v<E, Sum<E>>)
+            if (images_.as_they_lie()) return {images_.image(block.images.begin), images_.h * row_pitch(), row_pitch(), 0};
         const int64_t top = std::clamp<int64_t>(block.rows.begin * stride_ + first_, 0, images_.h);
         const int64_t bottom = std::clamp<int64_t>((block.rows.end - 1) * stride_ + last_ + 1, top, images_.h);
-        for (int64_t n = block.images.begin; n < block.images.end; ++n) {
-            images_.copy(n, {top, bottom}, {0, images_.w}, {0, images_.c}, images_.c,
-                         copy + (n - block.images.begin) * (bottom - top) * row_pitch());
+        for (int64_t i = block.images.begin; i < block.images.end; ++i) {
+            images_.copy(i, {top, bottom}, {0, images_.w}, {0, images_.c}, images_.pixel(), lines,
+                         copy + (i - block.images.begin) * (bottom - top) * row_pitch());
         }
         return {copy, (bottom - top) * row_pitch(), row_pitch(), top};
     }
 
 private:
-    const Images<T> images_;
+    const Images<E> images_;
     const int64_t stride_, first_, last_;
 };
 
