@@ -69,11 +69,10 @@ public:
     Convolution(const Direction<E>& d, void* scratch, void* shared)
         : d_(d), depthwise_(depthwise(d.shape)), inputs_(depthwise_ ? 1 : d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
           taps_count_(taps_of(d.shape)), panels_of_((d.outputs + lanes<T> - 1) / lanes<T>, max_vectors), reader_(make_reader()) {
-        const int64_t grid_h = (d.out_h + d.step_h - 1) / d.step_h, grid_w = (d.out_w + d.step_w - 1) / d.step_w;
         const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, pools() ? d.channels() : 0, int64_t{1}});
-        const int64_t most = std::clamp<int64_t>(image_bytes / (numbers * static_cast<int64_t>(sizeof(T))), 4 * most_pixels, 1024);
-        blocks_ = Blocks(d.n, grid_h, grid_w, most, pools() ? d.pool.height : 1);
-        const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w;
+        most_ = std::clamp<int64_t>(image_bytes / (numbers * static_cast<int64_t>(sizeof(T))), 4 * most_pixels, 1024);
+        blocks_ = make_blocks(1);
+        const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
 
         Cut mine(scratch);
         h_ = mine.take<Taps>(d.step_h);
@@ -101,6 +100,7 @@ public:
         int columns = 1;  // so many share a block, each with panels of its own
         for (int c = 1; c <= std::min<int64_t>(team.size, panels) && blocks_.count * columns < 2 * team.size; ++c)
             if (team.size % c == 0) columns = c;
+        blocks_ = make_blocks(team.size / columns);
         const int column = team.rank % columns, row = team.rank / columns, rows = team.size / columns;
         const Range mine = {panels * column / columns, panels * (column + 1) / columns};
         for (int64_t b = blocks_.count * row / rows; b < blocks_.count * (row + 1) / rows; ++b) multiply(blocks_[b], mine);
@@ -110,6 +110,10 @@ public:
 
 private:
     bool pools() const { return d_.pool.height > 0; }
+    int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
+    Blocks make_blocks(int members) const {
+        return {d_.n, (d_.out_h + d_.step_h - 1) / d_.step_h, grid_w(), most_, pools() ? d_.pool.height : 1, members};
+    }
 
     // body(remainder, tap) for the taps of one axis, for each remainder in the order in which they lie in the image.
     template <class Body> void for_taps(int64_t step, int64_t kernel, int64_t dilation, int64_t pad, const Body& body) const {
@@ -332,6 +336,7 @@ private:
     const int64_t inputs_, kernel_w_, taps_count_;
     const Parts panels_of_;
     const Reader<E> reader_;
+    int64_t most_;  // pixels of a block
     Blocks blocks_;
     Taps *h_, *w_;  // for each remainder
     Tap* taps_;     // of rows, then of columns

@@ -12,7 +12,7 @@ inline int64_t taps_of(const tilefuse_conv2d_shape& s) { return s.kernel_h * s.k
 inline bool depthwise(const tilefuse_conv2d_shape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.f; }
 
 // Blocks: an image's part that a block of pixels reads stays in L2, and a panel of weights, so many rows deep, in L1.
-constexpr int64_t image_bytes = 96 * 1024;
+constexpr int64_t image_bytes = 384 * 1024;
 constexpr int64_t depth_most = 384;
 
 // A convolution with its taps as offsets. The pixel (i, j) of phase (row, col) is the output's (row + i step_h,
@@ -64,17 +64,29 @@ struct Block {
     Range images, rows;
 };
 
-// [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows.
+// [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows; as many for each of `members` if there
+// are enough.
 class Blocks {
 public:
     Blocks() = default;
-    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain) : rows_(rows), grain_(grain) {
+    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain, int64_t members = 1)
+        : rows_(rows), grain_(grain) {
         const int64_t tall = (rows + grain - 1) / grain;
         const int64_t fit = std::clamp<int64_t>(most / std::max<int64_t>(1, cols * grain), 1, std::max<int64_t>(1, tall));
         of_rows_ = Parts(tall, fit);
         const int64_t area = std::max<int64_t>(1, rows * cols);
         of_images_ = Parts(images, of_rows_.count > 1 ? 1 : std::max<int64_t>(1, most / area));
         count = of_images_.count * of_rows_.count;
+        if (const int64_t equal = (count + members - 1) / members * members; equal > count) {
+            const int64_t parts = (equal + images - 1) / images;  // of an image
+            if (of_rows_.count == 1 && parts == 1) {
+                of_images_ = Parts(images, (images + equal - 1) / equal);
+            } else if (parts <= tall) {
+                of_images_ = Parts(images, 1);
+                of_rows_ = Parts(tall, (tall + parts - 1) / parts);
+            }
+            count = of_images_.count * of_rows_.count;
+        }
         most_rows = std::min(rows, of_rows_.largest() * grain);
         most_images = of_images_.largest();
     }

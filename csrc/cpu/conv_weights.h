@@ -23,7 +23,7 @@ public:
           reader_(x_, s_.stride_h, -s_.pad_top, (s_.kernel_h - 1) * s_.dilation_h - s_.pad_top),
           panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors), rows_(taps_of(s_) * inputs_) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
-        blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, std::clamp<int64_t>(2 * image_bytes / pixel, 64, 256), 1);
+        blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256), 1);
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         // Each slice has sums of its own: few where they are many numbers.
         constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
