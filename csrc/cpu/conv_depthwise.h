@@ -32,22 +32,24 @@ void depthwise_tile(int64_t taps, int64_t channels, const T* a, const int64_t* a
 }
 
 // C[pixel, channel] = the sum over taps of a[a_at[pixel] + segment + channel] w[tap, channel]; a segment is a tap's, and its
-// row the tap
+// row the tap. Pixels take all their channels in turn, so that memory is read in the order in which it lies.
 template <class T>
 void multiply_depthwise(int64_t pixels, int64_t taps, int64_t channels, const T* a, const int64_t* a_at, const Segment* segments,
                         const T* w, T* c, const int64_t* c_at) {
     constexpr int64_t both = depthwise_vectors * lanes<T>;
-    const auto columns = [&](int64_t k, auto vectors, int tail) {
-        constexpr int nv = decltype(vectors)::value;
-        int64_t p = 0;
-        for (; p + depthwise_pixels <= pixels; p += depthwise_pixels)
-            depthwise_tile<T, depthwise_pixels, nv>(taps, channels, a + k, a_at + p, segments, w + k, c + k, c_at + p, tail);
-        for (; p < pixels; ++p) depthwise_tile<T, 1, nv>(taps, channels, a + k, a_at + p, segments, w + k, c + k, c_at + p, tail);
+    const auto row = [&](int64_t p, auto together) {
+        constexpr int count = decltype(together)::value;
+        int64_t k = 0;
+        for (; k + both <= channels; k += both)
+            depthwise_tile<T, count, depthwise_vectors>(taps, channels, a + k, a_at + p, segments, w + k, c + k, c_at + p, lanes<T>);
+        for (; k < channels; k += lanes<T>) {
+            const int tail = static_cast<int>(std::min<int64_t>(lanes<T>, channels - k));
+            depthwise_tile<T, count, 1>(taps, channels, a + k, a_at + p, segments, w + k, c + k, c_at + p, tail);
+        }
     };
-    int64_t k = 0;
-    for (; k + both <= channels; k += both) columns(k, std::integral_constant<int, depthwise_vectors>(), lanes<T>);
-    for (; k < channels; k += lanes<T>)
-        columns(k, std::integral_constant<int, 1>(), static_cast<int>(std::min<int64_t>(lanes<T>, channels - k)));
+    int64_t p = 0;
+    for (; p + depthwise_pixels <= pixels; p += depthwise_pixels) row(p, std::integral_constant<int, depthwise_pixels>());
+    for (; p < pixels; ++p) row(p, std::integral_constant<int, 1>());
 }
 
 template <class T, int Taps>
