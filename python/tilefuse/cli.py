@@ -7,7 +7,7 @@ import importlib.util
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from .callbacks import Callback
 from .datasets import load_digits_sample, load_mnist
 
 _MISTAKES = (ValueError, TypeError, OSError, ImportError, tilefuse.DeviceError)
-_SWEEPS = {"matmul": (matmul.bench_matmul, matmul.SWEEPS), "conv": (conv.bench_conv, conv.SWEEPS)}
+_SWEEPS: dict[str, tuple[Callable[..., object], list[str]]] = {
+    "matmul": (matmul.bench_matmul, list(matmul.SWEEPS)),
+    "conv": (conv.bench_conv, list(conv.SWEEPS)),
+}
 _OPTIONAL = {
     "matplotlib": "plots",
     "pooch": "downloads",
@@ -89,15 +92,12 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time kernels and a training step against NumPy and others")
     whats = ["quick", *_SWEEPS]
-    bench.add_argument("what", nargs="?", choices=whats, default="quick", help="(quick); the others are sweeps")
-    bench.add_argument(
-        "--seconds", type=float, metavar="S", help="for each measurement (0.3; of conv 0.05)"
-    )
+    bench.add_argument("what", nargs="?", choices=whats, default="quick", help="(quick; the others: sweeps)")
+    bench.add_argument("--seconds", type=float, metavar="S", help="for each measurement (0.3; of conv 0.05)")
     known = "; ".join(f"of {name}: some of {','.join(sweeps)}" for name, (_, sweeps) in _SWEEPS.items())
     bench.add_argument("--sweeps", metavar="LIST", help=known)
-    bench.add_argument(
-        "--precision", choices=matmul.PRECISIONS, default="float32", help="of a sweep (float32)"
-    )
+    precisions = matmul.PRECISIONS
+    bench.add_argument("--precision", choices=precisions, default=precisions[0], help="of a sweep (float32)")
     bench.add_argument("--cold", action="store_true", help="of a sweep: with empty caches")
     bench.add_argument("--output", metavar="DIR", help="of a sweep: where a .json and a .png go")
     bench.set_defaults(run=_bench)

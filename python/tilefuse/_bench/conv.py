@@ -18,7 +18,19 @@ from tqdm import tqdm
 from tilefuse import _core, ops
 from tilefuse.ops._windows import windows
 
-from .sweep import COLOURS, TILEFUSE, check, cold_times, draw_rates, draw_roof, mean_of, print_facts, ratio, write
+from .sweep import (
+    COLOURS,
+    TILEFUSE,
+    check,
+    cold_times,
+    draw_rates,
+    draw_roof,
+    mean_of,
+    print_facts,
+    ratio,
+    setting,
+    write,
+)
 from .timing import Run, interleaved, torch_module
 
 PRECISIONS = ("float32", "ieee")
@@ -42,7 +54,7 @@ class Convolution(NamedTuple):
     groups: int = 1
 
     @property
-    def options(self) -> dict[str, int]:
+    def options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("strides", "padding", "dilation", "groups")}
 
     @property
@@ -191,13 +203,10 @@ def bench_conv(
             times = cold_times(runs) if cold else interleaved(runs, seconds, rounds=5)
         cells = ""
         for direction in DIRECTIONS:
-            mine = {
-                library: min(each for name, each in times.items() if name.startswith(f"{library} {direction}"))
-                for library in (TILEFUSE, "torch")
-            }
-            results.append({**shape._asdict(), "direction": direction, "seconds": mine, "ratio": ratio(mine)})
-            rate = {name: shape.operations / each / 1e9 for name, each in mine.items()}
-            cells += f"{mine[TILEFUSE] * 1e3:>9.3f}{rate[TILEFUSE]:>9.1f}{rate['torch']:>7.1f}{ratio(mine):>6.2f}"
+            best = {library: _best(times, f"{library} {direction}") for library in (TILEFUSE, "torch")}
+            results.append({**shape._asdict(), "direction": direction, "seconds": best, "ratio": ratio(best)})
+            rates = [shape.operations / each / 1e9 for each in best.values()]
+            cells += f"{best[TILEFUSE] * 1e3:>9.3f}{rates[0]:>9.1f}{rates[1]:>7.1f}{ratio(best):>6.2f}"
         tqdm.write(f"{shape!s:<48}{cells}")
     _summarise(sweeps, results)
     if output is not None:
@@ -215,14 +224,14 @@ def _runs(torch: Any, shape: Convolution, precision: str) -> dict[str, Run]:
     dx, dw = np.empty_like(x), np.empty_like(w)
     place = windows((shape.h, shape.w), w.shape[:2], shape.strides, shape.padding, shape.dilation)
     geometry = (*place.out, *place.strides, *place.dilation, *place.before, shape.groups)
-    runs: dict[str, Run] = {
-        f"{TILEFUSE} forward": partial(ops.conv2d, x, w, **shape.options, precision=precision),  # type: ignore[arg-type]
+    runs: dict[str, Callable[[], Any]] = {
+        f"{TILEFUSE} forward": partial(ops.conv2d, x, w, **shape.options, precision=precision),
         f"{TILEFUSE} dx": partial(_core.conv2d_backward_data, dy, w, dx, geometry, precision),
         f"{TILEFUSE} dw": partial(_core.conv2d_backward_weights, x, dy, dw, None, geometry, precision),
     }
     runs[f"{TILEFUSE} dx"]()
     runs[f"{TILEFUSE} dw"]()
-    expected = {"forward": ops.conv2d(x, w, **shape.options), "dx": dx, "dw": dw}
+    expected = {"forward": runs[f"{TILEFUSE} forward"](), "dx": dx, "dw": dw}
     for name, direction in combinations(FORMATS, DIRECTIONS):
         run = _torch_run(torch, shape, direction, getattr(torch, name), x, w, dy)
         runs[f"torch {direction} {name}"] = run
@@ -235,7 +244,7 @@ def _runs(torch: Any, shape: Convolution, precision: str) -> dict[str, Run]:
 
 def _torch_run(
     torch: Any, shape: Convolution, direction: str, memory: Any, x: np.ndarray, w: np.ndarray, dy: np.ndarray
-) -> Run:
+) -> Callable[[], Any]:
     def tensor(array: np.ndarray, *axes: int) -> Any:
         view = torch.from_numpy(array).permute(axes)
         return torch.empty(view.shape, memory_format=memory).copy_(view)
@@ -252,12 +261,16 @@ def _torch_run(
     return lambda: backward(gradient, images, filters, None, *pairs, mask)[which]
 
 
+def _best(times: dict[str, float], run: str) -> float:
+    return min(seconds for name, seconds in times.items() if name.startswith(run))
+
+
 def _summarise(sweeps: Sequence[str], results: list[dict[str, Any]]) -> None:
     for key, names in (("sweep", sweeps), ("direction", DIRECTIONS)):
         for name in names:
             print(f"{name}: {mean_of([result['ratio'] for result in results if result[key] == name])}")
     print(f"all: {mean_of([result['ratio'] for result in results])}")
-    slower = sorted((result for result in results if result["ratio"] < 0.8), key=lambda result: result["ratio"])
+    slower = sorted((each for each in results if each["ratio"] < 0.8), key=lambda each: each["ratio"])
     print(f"{len(slower)} are below 0.8{':' if slower else ''}")
     for result in slower:
         seconds = result["seconds"]
@@ -285,4 +298,4 @@ def _draw(results: list[dict[str, Any]], facts: dict[str, Any], roofline: Any, r
     ratios.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     ratios.set_xlabel("shapes, slowest first")
     ratios.set_ylabel("x as fast as PyTorch")
-    ratios.set_title(f"threads: {facts['threads']}, caches {'cold' if facts['cold'] else 'warm'}", fontsize=10)
+    ratios.set_title(setting(facts), fontsize=10)

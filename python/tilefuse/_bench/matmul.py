@@ -31,6 +31,7 @@ from .sweep import (
     mean_of,
     print_facts,
     ratio,
+    setting,
     write,
 )
 from .timing import Run, interleaved, torch_module
@@ -216,4 +217,4 @@ def _draw(results: list[dict[str, Any]], facts: dict[str, Any], roofline: Any, s
     sizes.set_ylim(bottom=0)
     sizes.set_xlabel("n, of n x n x n")
     sizes.set_ylabel("GFLOP/s")
-    sizes.set_title(f"threads: {facts['threads']}, caches {'cold' if facts['cold'] else 'warm'}", fontsize=10)
+    sizes.set_title(setting(facts), fontsize=10)

@@ -56,10 +56,15 @@ def check(
 def print_facts(precision: str, cold: bool) -> dict[str, Any]:
     """Print and return how a sweep is measured, and what the machine can do at most."""
     threads, peak, bandwidth = get_num_threads(), measured_peak(), measured_bandwidth()
-    print(f"{precision}, threads: {threads}, caches {'cold' if cold else 'warm'}")
-    print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
     facts = {"precision": precision, "threads": threads, "cold": cold, "torch": _version("torch")}
+    print(f"{precision}, {setting(facts)}")
+    print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
     return {**facts, "flops": peak, "bytes_per_second": bandwidth}
+
+
+def setting(facts: dict[str, Any]) -> str:
+    """Return threads and caches in words."""
+    return f"threads: {facts['threads']}, caches {'cold' if facts['cold'] else 'warm'}"
 
 
 def cold_times(runs: dict[str, Run], rounds: int = 15) -> dict[str, float]:
@@ -133,8 +138,8 @@ def write(
 ) -> None:
     """Write KIND-PRECISION-threadsN.json and, with matplotlib, such a .png, of two axes that `draw` fills."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = "-".join([kind, facts["precision"], f"threads{facts['threads']}", *(["cold"] if facts["cold"] else [])])
-    path = folder / f"{stem}.json"
+    stem = f"{kind}-{facts['precision']}-threads{facts['threads']}"
+    path = folder / f"{stem}{'-cold' if facts['cold'] else ''}.json"
     path.write_text(json.dumps({"config": show_config("dicts"), **facts, **results}, indent=1) + "\n")
     print(f"written: {path}")
     try:
@@ -153,7 +158,7 @@ def write(
 
 
 def draw_rates(axes: Any, name: str, points: Sequence[tuple[Work, float]], size: int = 4) -> None:
-    """Draw the rate of each shape, given with its seconds, over its operations a byte; elements have `size`."""
+    """Draw the rate of each shape, given with its seconds, over its operations a byte."""
     x = [work.operations / (work.elements * size) for work, _ in points]
     y = [work.operations / seconds / 1e9 for work, seconds in points]
     axes.plot(x, y, ".", color=COLOURS[name], label=name, alpha=0.7)
