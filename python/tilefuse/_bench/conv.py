@@ -1,7 +1,8 @@
 """The sweep behind `tilefuse bench conv`: convolutions of many shapes and their gradients, beside PyTorch's.
 
 Both take turns in one process, with the same operands and as many threads. PyTorch's tensors are in either
-memory format, and its time is the better one's. A time is the median of its rounds.
+memory format, and its time is the better one's. A time is the median of its rounds. Operations are counted
+with those on the padding, which needn't be done: with much of it a rate may exceed what is possible.
 """
 
 from __future__ import annotations
@@ -193,9 +194,9 @@ def bench_conv(
     if torch is None:
         raise ImportError("convolutions are timed beside PyTorch's: pip install torch")
     facts = print_facts(precision, cold)
-    print(f"{'':<48}" + "".join(f"{direction:>31}" for direction in DIRECTIONS))
+    print(f"{'':<60}" + "".join(f"{direction:>31}" for direction in DIRECTIONS))
     heads = f"{'ms':>9}{'GFLOP/s':>9}{'torch':>7}{'ratio':>6}"
-    print(f"{'images -> filters, kernel':<48}" + heads * len(DIRECTIONS))
+    print(f"{'images -> filters, kernel':<60}" + heads * len(DIRECTIONS))
     results: list[dict[str, Any]] = []
     for shape in tqdm([shape for name in sweeps for shape in SWEEPS[name]()], disable=None, leave=False):
         with torch.no_grad():
@@ -207,7 +208,7 @@ def bench_conv(
             results.append({**shape._asdict(), "direction": direction, "seconds": best, "ratio": ratio(best)})
             rates = [shape.operations / each / 1e9 for each in best.values()]
             cells += f"{best[TILEFUSE] * 1e3:>9.3f}{rates[0]:>9.1f}{rates[1]:>7.1f}{ratio(best):>6.2f}"
-        tqdm.write(f"{shape!s:<48}{cells}")
+        tqdm.write(f"{shape!s:<60}{cells}")
     _summarise(sweeps, results)
     if output is not None:
         write(Path(output), "conv", facts, {"convolutions": results}, partial(_draw, results, facts))
@@ -275,7 +276,7 @@ def _summarise(sweeps: Sequence[str], results: list[dict[str, Any]]) -> None:
     for result in slower:
         seconds = result["seconds"]
         print(
-            f"{result['ratio']:.2f}  {_shape_of(result)!s:<48}{result['direction']:<10}"
+            f"{result['ratio']:.2f}  {_shape_of(result)!s:<60}{result['direction']:<10}"
             f"{seconds[TILEFUSE] * 1e3:.3f} ms, torch {seconds['torch'] * 1e3:.3f} ms"
         )
 
