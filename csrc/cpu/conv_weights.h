@@ -35,6 +35,7 @@ public:
         taps_ = mine.take<Tap>(s_.kernel_h + s_.kernel_w);
         segments_ = mine.take<Segment>(taps);
         at_ = mine.take<int64_t>(pixels);
+        dy_at_ = mine.take<int64_t>(depthwise_ ? pixels : 0);
         panel_ = mine.take<E>(pixels * panel_columns<T>);
         copy_ = mine.take<E>(reader_.size(blocks_));
         lines_ = mine.take<T>(std::max(reader_.lines_size(), dy_.lines_size(s_.out_w, panel_columns<T>)));
@@ -73,6 +74,8 @@ private:
     };
 
     bool rounds() const { return args_.precision == TILEFUSE_PRECISION_BFLOAT16; }
+    // dy as it lies; else copied to a panel.
+    bool reads_dy() const { return depthwise_ && dy_.as_they_lie() && !has_bias(); }
     bool has_bias() const { return args_.rule ? args_.bias.w != nullptr : args_.db != nullptr; }
 
     Columns columns_of(int64_t number) const {
@@ -99,7 +102,7 @@ private:
                                                            depthwise_ ? 1 : std::numeric_limits<int64_t>::max(), segments_);
                     for (int64_t number = panels.begin; number < panels.end; ++number) {
                         const Columns columns = columns_of(number);
-                        copy_panel(block, rows.pixels, cols.pixels, columns);
+                        if (!reads_dy()) copy_panel(block, rows.pixels, cols.pixels, columns);
                         if (has_bias()) add_columns(pixels, columns, bias_sums + columns.first);
                         add_panel(pixels, segments, columns, view.origin, sums + columns.first);
                     }
@@ -112,8 +115,10 @@ private:
         int64_t pixels = 0;
         for (int64_t n = 0; n < block.images.end - block.images.begin; ++n)
             for (int64_t i = rows.begin; i < rows.end; ++i)
-                for (int64_t j = cols.begin; j < cols.end; ++j)
-                    at_[pixels++] = n * view.image_pitch + (i * s_.stride_h - view.top) * view.row_pitch + j * s_.stride_w * s_.c;
+                for (int64_t j = cols.begin; j < cols.end; ++j, ++pixels) {
+                    at_[pixels] = n * view.image_pitch + (i * s_.stride_h - view.top) * view.row_pitch + j * s_.stride_w * s_.c;
+                    if (depthwise_) dy_at_[pixels] = (((block.images.begin + n) * s_.out_h + i) * s_.out_w + j) * s_.f;
+                }
         return pixels;
     }
 
@@ -127,9 +132,12 @@ private:
 
     void add_panel(int64_t pixels, int64_t segments, const Columns& columns, const E* x, T* sums) const {
         if constexpr (pairs == Pairs::none) {
-            if (depthwise_)
-                return add_depthwise<T>(pixels, segments, columns.vectors, columns.valid, x + columns.first, at_, segments_, panel_,
-                                        sums, s_.f);
+            if (depthwise_) {
+                const T* const dy = reads_dy() ? dy_.data + columns.first : panel_;
+                if (!reads_dy())
+                    for (int64_t p = 0; p < pixels; ++p) dy_at_[p] = p * columns.pitch();
+                return add_depthwise<T>({pixels, x + columns.first, dy, at_, dy_at_, segments_, sums, s_.f, 0}, segments, columns.valid);
+            }
         }
         WeightTile<E> t;
         t.a_at = at_;
@@ -202,7 +210,7 @@ private:
     Blocks blocks_;
     Tap* taps_;  // of rows, then of columns
     Segment* segments_;
-    int64_t* at_;
+    int64_t *at_, *dy_at_;
     E *panel_, *copy_;
     T *lines_, *sums_, *bias_sums_;
 };
