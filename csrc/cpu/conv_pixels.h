@@ -68,10 +68,11 @@ public:
     // Cuts the work; with memory, prepares it.
     Convolution(const Direction<E>& d, void* scratch, void* shared)
         : d_(d), depthwise_(depthwise(d.shape)), inputs_(depthwise_ ? 1 : d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
-          taps_count_(taps_of(d.shape)), panels_of_((d.outputs + lanes<T> - 1) / lanes<T>, max_vectors), reader_(make_reader()) {
+          taps_count_(taps_of(d.shape)), panels_of_((d.outputs + lanes<T> - 1) / lanes<T>, max_vectors) {
         const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, pools() ? d.channels() : 0, int64_t{1}});
         most_ = std::clamp<int64_t>(image_bytes / (numbers * static_cast<int64_t>(sizeof(T))), 4 * most_pixels, 1024);
         blocks_ = make_blocks(1);
+        reader_ = make_reader(blocks_.most_images);
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
 
         Cut mine(scratch);
@@ -128,13 +129,15 @@ private:
             }
     }
 
-    Reader<E> make_reader() const {
-        int64_t first = std::numeric_limits<int64_t>::max(), last = std::numeric_limits<int64_t>::min();
-        for_taps(d_.step_h, d_.shape.kernel_h, d_.shape.dilation_h, d_.shape.pad_top, [&](int64_t, const Tap& tap) {
-            first = std::min(first, tap.at);
-            last = std::max(last, tap.at);
-        });
-        return {d_.in, d_.stride_h, first, last};
+    Reader<E> make_reader(int64_t images) const {
+        const tilefuse_conv2d_shape& s = d_.shape;
+        const auto reach = [&](int64_t step, int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) {
+            return reach_of(step, stride, size, [&](int64_t r) { return (out - r + step - 1) / step; },
+                            [&](const auto& body) { for_taps(step, kernel, dilation, pad, body); });
+        };
+        const Reach h = reach(d_.step_h, d_.stride_h, d_.in.h, d_.out_h, s.kernel_h, s.dilation_h, s.pad_top);
+        const Reach w = reach(d_.step_w, d_.stride_w, d_.in.w, d_.out_w, s.kernel_w, s.dilation_w, s.pad_left);
+        return {d_.in, h, w, padding_pays(h, w, images, copying(d_.outputs))};
     }
 
     void make_taps(int64_t step, int64_t kernel, int64_t dilation, int64_t pad, Taps* of, Tap* taps) const {
@@ -204,8 +207,8 @@ private:
             for (int64_t s = 0; s < d_.step_w; ++s) {
                 const int64_t bottom = std::min(block.rows.end, (d_.out_h - r + d_.step_h - 1) / d_.step_h);
                 const int64_t cols = (d_.out_w - s + d_.step_w - 1) / d_.step_w;
-                for_runs({block.rows.begin, bottom}, h_[r], d_.stride_h, d_.in.h, [&](const Run& of_rows) {
-                    for_runs({0, cols}, w_[s], d_.stride_w, d_.in.w, [&](const Run& of_cols) {
+                for_runs({block.rows.begin, bottom}, h_[r], d_.stride_h, reader_.rows, [&](const Run& of_rows) {
+                    for_runs({0, cols}, w_[s], d_.stride_w, reader_.cols, [&](const Run& of_cols) {
                         multiply_run(block, r, s, of_rows, of_cols, panels, view);
                     });
                 });
@@ -335,7 +338,7 @@ private:
     const bool depthwise_;
     const int64_t inputs_, kernel_w_, taps_count_;
     const Parts panels_of_;
-    const Reader<E> reader_;
+    Reader<E> reader_;
     int64_t most_;  // pixels of a block
     Blocks blocks_;
     Taps *h_, *w_;  // for each remainder

@@ -20,10 +20,10 @@ public:
           x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(), .pairs = pairs},
           dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
               .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
-          reader_(x_, s_.stride_h, -s_.pad_top, (s_.kernel_h - 1) * s_.dilation_h - s_.pad_top),
           panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors), rows_(taps_of(s_) * inputs_) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256), 1);
+        reader_ = make_reader(blocks_.most_images);
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         // Each slice has sums of its own: few where they are many numbers.
         constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
@@ -45,8 +45,8 @@ public:
         bias_sums_ = ours.take<T>(slices_ * s_.f);
         shared_size = ours.size();
         if (scratch == nullptr) return;
-        for (int64_t p = 0; p < s_.kernel_h; ++p) taps_[p] = {p * s_.dilation_h - s_.pad_top, p};
-        for (int64_t q = 0; q < s_.kernel_w; ++q) taps_[s_.kernel_h + q] = {q * s_.dilation_w - s_.pad_left, q};
+        for (int64_t p = 0; p < s_.kernel_h; ++p) taps_[p] = tap(p, s_.dilation_h, s_.pad_top);
+        for (int64_t q = 0; q < s_.kernel_w; ++q) taps_[s_.kernel_h + q] = tap(q, s_.dilation_w, s_.pad_left);
     }
 
     // Slices and panels of output channels are shared out.
@@ -73,6 +73,19 @@ private:
         int64_t pitch() const { return vectors * lanes<T>; }
     };
 
+    static Tap tap(int64_t index, int64_t dilation, int64_t pad) { return {index * dilation - pad, index}; }
+
+    Reader<E> make_reader(int64_t images) const {
+        const auto reach = [&](int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) {
+            return reach_of(1, stride, size, [&](int64_t) { return out; }, [&](const auto& body) {
+                for (int64_t t = 0; t < kernel; ++t) body(0, tap(t, dilation, pad));
+            });
+        };
+        const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
+        const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
+        return {x_, h, w, padding_pays(h, w, images, copying(depthwise_ ? 1 : outputs_))};
+    }
+
     bool rounds() const { return args_.precision == TILEFUSE_PRECISION_BFLOAT16; }
     // dy as it lies; else copied to a panel.
     bool reads_dy() const { return depthwise_ && dy_.as_they_lie() && !has_bias(); }
@@ -95,8 +108,8 @@ private:
         for (int64_t b = blocks_.count * slice / slices_; b < blocks_.count * (slice + 1) / slices_; ++b) {
             const Block block = blocks_[b];
             const View<E> view = reader_(block, lines_, copy_);
-            for_runs(block.rows, h, s_.stride_h, s_.h, [&](const Run& rows) {
-                for_runs({0, s_.out_w}, w, s_.stride_w, s_.w, [&](const Run& cols) {
+            for_runs(block.rows, h, s_.stride_h, reader_.rows, [&](const Run& rows) {
+                for_runs({0, s_.out_w}, w, s_.stride_w, reader_.cols, [&](const Run& cols) {
                     const int64_t pixels = make_table(block, rows.pixels, cols.pixels, view);
                     const int64_t segments = make_segments(rows, h, cols, w, view.row_pitch, s_.c, inputs_, s_.kernel_w,
                                                            depthwise_ ? 1 : std::numeric_limits<int64_t>::max(), segments_);
@@ -203,7 +216,7 @@ private:
     const bool depthwise_;
     const int64_t groups_, inputs_, outputs_;
     const Images<E> x_, dy_;
-    const Reader<E> reader_;
+    Reader<E> reader_;
     const Parts panels_of_;
     const int64_t rows_;
     int64_t slices_;
