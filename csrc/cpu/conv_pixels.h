@@ -71,8 +71,11 @@ public:
           taps_count_(taps_of(d.shape)), panels_of_((d.outputs + lanes<T> - 1) / lanes<T>, max_vectors) {
         const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, pools() ? d.channels() : 0, int64_t{1}});
         most_ = std::clamp<int64_t>(image_bytes / (numbers * static_cast<int64_t>(sizeof(T))), 4 * most_pixels, 1024);
+        const Reach h = reach(d.step_h, d.stride_h, d.in.h, d.out_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top);
+        const Reach w = reach(d.step_w, d.stride_w, d.in.w, d.out_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left);
+        across_ = mostly_outside(h, w);
         blocks_ = make_blocks(1);
-        reader_ = make_reader(blocks_.most_images);
+        reader_ = Reader<E>(d.in, h, w, padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
 
         Cut mine(scratch);
@@ -113,7 +116,7 @@ private:
     bool pools() const { return d_.pool.height > 0; }
     int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
     Blocks make_blocks(int members) const {
-        return {d_.n, (d_.out_h + d_.step_h - 1) / d_.step_h, grid_w(), most_, pools() ? d_.pool.height : 1, members};
+        return {d_.n, (d_.out_h + d_.step_h - 1) / d_.step_h, grid_w(), most_, pools() ? d_.pool.height : 1, members, across_};
     }
 
     // body(remainder, tap) for the taps of one axis, for each remainder in the order in which they lie in the image.
@@ -129,15 +132,9 @@ private:
             }
     }
 
-    Reader<E> make_reader(int64_t images) const {
-        const tilefuse_conv2d_shape& s = d_.shape;
-        const auto reach = [&](int64_t step, int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) {
-            return reach_of(step, stride, size, [&](int64_t r) { return (out - r + step - 1) / step; },
-                            [&](const auto& body) { for_taps(step, kernel, dilation, pad, body); });
-        };
-        const Reach h = reach(d_.step_h, d_.stride_h, d_.in.h, d_.out_h, s.kernel_h, s.dilation_h, s.pad_top);
-        const Reach w = reach(d_.step_w, d_.stride_w, d_.in.w, d_.out_w, s.kernel_w, s.dilation_w, s.pad_left);
-        return {d_.in, h, w, padding_pays(h, w, images, copying(d_.outputs))};
+    Reach reach(int64_t step, int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) const {
+        return reach_of(step, stride, size, [&](int64_t r) { return (out - r + step - 1) / step; },
+                        [&](const auto& body) { for_taps(step, kernel, dilation, pad, body); });
     }
 
     void make_taps(int64_t step, int64_t kernel, int64_t dilation, int64_t pad, Taps* of, Tap* taps) const {
@@ -283,9 +280,12 @@ private:
         const int64_t f = d_.channels(), count = columns.end - columns.begin;
         if (!pools()) {
             const int64_t top = block.rows.begin * d_.step_h, bottom = std::min(d_.out_h, block.rows.end * d_.step_h);
-            const int64_t first = (block.images.begin * d_.out_h + top) * d_.out_w;
-            const int64_t pixels = ((block.images.end - block.images.begin - 1) * d_.out_h + bottom - top) * d_.out_w;
-            Epilogue<T>(*d_.epilogue, f, f)(d_.out + first * f + columns.begin, f, 0, first, columns.begin, pixels, count);
+            const bool whole = bottom - top == d_.out_h;
+            const Epilogue<T> epilogue(*d_.epilogue, f, f);
+            for (int64_t n = block.images.begin; n < block.images.end; n = whole ? block.images.end : n + 1) {
+                const int64_t first = (n * d_.out_h + top) * d_.out_w, images = whole ? block.images.end - n : 1;
+                epilogue(d_.out + first * f + columns.begin, f, 0, first, columns.begin, images * (bottom - top) * d_.out_w, count);
+            }
             return;
         }
         with_activation<T>(d_.epilogue->activation, d_.epilogue->activation_alpha, [&](auto function) {
@@ -340,6 +340,7 @@ private:
     const Parts panels_of_;
     Reader<E> reader_;
     int64_t most_;  // pixels of a block
+    bool across_;   // all images, the same rows
     Blocks blocks_;
     Taps *h_, *w_;  // for each remainder
     Tap* taps_;     // of rows, then of columns

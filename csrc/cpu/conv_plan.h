@@ -67,20 +67,19 @@ struct Block {
     Range images, rows;
 };
 
-// [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows; as many for each of `members` if there
-// are enough.
+// [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows: some images, or one image's rows, or
+// `across` images the same few rows. As many for each of `members` if there are enough.
 class Blocks {
 public:
     Blocks() = default;
-    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain, int64_t members = 1)
+    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain, int64_t members = 1, bool across = false)
         : rows_(rows), grain_(grain) {
         const int64_t tall = (rows + grain - 1) / grain;
-        const int64_t fit = std::clamp<int64_t>(most / std::max<int64_t>(1, cols * grain), 1, std::max<int64_t>(1, tall));
-        of_rows_ = Parts(tall, fit);
-        const int64_t area = std::max<int64_t>(1, rows * cols);
-        of_images_ = Parts(images, of_rows_.count > 1 ? 1 : std::max<int64_t>(1, most / area));
+        const int64_t fit = std::max<int64_t>(1, most / std::max<int64_t>(1, cols * grain));  // lines of `grain` rows
+        of_rows_ = Parts(tall, across ? 1 : std::min(fit, std::max<int64_t>(1, tall)));
+        of_images_ = Parts(images, of_rows_.count > 1 && !across ? 1 : std::max<int64_t>(1, fit / std::max<int64_t>(1, across ? 1 : tall)));
         count = of_images_.count * of_rows_.count;
-        if (const int64_t equal = (count + members - 1) / members * members; equal > count) {
+        if (const int64_t equal = (count + members - 1) / members * members; equal > count && !across) {
             const int64_t parts = (equal + images - 1) / images;  // of an image
             if (of_rows_.count == 1 && parts == 1) {
                 of_images_ = Parts(images, (images + equal - 1) / equal);
@@ -112,7 +111,7 @@ struct Reach {
     int64_t stride, size, pixels;
     int64_t first = std::numeric_limits<int64_t>::max(), last = std::numeric_limits<int64_t>::min();
     int64_t taps = 0;    // of all pixels
-    int64_t inside = 0;  // those of them that the image has
+    int64_t inside = 0;  // those of them that the image has (all where none leaves it)
     int64_t begun = 0;   // those that the runs' first pixels meet
 
     bool leaves() const { return first < 0 || (pixels - 1) * stride + last >= size; }
@@ -129,7 +128,10 @@ Reach reach_of(int64_t phases, int64_t stride, int64_t size, const PixelsOf& pix
         reach.taps += pixels_of(r);
     });
     if (reach.taps == 0) reach.first = reach.last = 0;
-    if (!reach.leaves()) return reach;
+    if (!reach.leaves()) {
+        reach.inside = reach.taps;
+        return reach;
+    }
     for (int64_t r = 0; r < phases; ++r)
         for (int64_t i = 0; i < pixels_of(r); ++i) {
             int64_t met = 0;
@@ -146,6 +148,11 @@ Reach reach_of(int64_t phases, int64_t stride, int64_t size, const PixelsOf& pix
     return reach;
 }
 
+inline double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); }
+
+// Whether most taps are outside: then runs are short, and the same ones of several images are taken together.
+inline bool mostly_outside(const Reach& h, const Reach& w) { return 2 * product(h.inside, w.inside) < product(h.taps, w.taps); }
+
 // What it costs to copy a pixel's channels that are multiplied with so many outputs.
 inline double copying(int64_t outputs) { return 4.0 / static_cast<double>(std::max<int64_t>(1, outputs)); }
 
@@ -154,11 +161,8 @@ inline double copying(int64_t outputs) { return 4.0 / static_cast<double>(std::m
 inline bool padding_pays(const Reach& h, const Reach& w, int64_t images, double copying) {
     if (!h.leaves() && !w.leaves()) return false;
     constexpr double beginning = 16;
-    const auto product = [](int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); };
     const double n = static_cast<double>(images), taps = product(h.taps, w.taps);
-    const double in_runs = n * (h.leaves() ? static_cast<double>(h.inside) : static_cast<double>(h.taps)) *
-                               (w.leaves() ? static_cast<double>(w.inside) : static_cast<double>(w.taps)) +
-                           beginning * product(h.begun, w.begun);
+    const double in_runs = n * product(h.inside, w.inside) + beginning * product(h.begun, w.begun);
     const double padded = n * (taps + copying * product(h.size, w.size)) +
                           beginning * taps / product(std::max<int64_t>(1, h.pixels), std::max<int64_t>(1, w.pixels));
     return padded < in_runs;

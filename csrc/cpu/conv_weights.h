@@ -23,7 +23,9 @@ public:
           panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors), rows_(taps_of(s_) * inputs_) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256), 1);
-        reader_ = make_reader(blocks_.most_images);
+        const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
+        const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
+        reader_ = Reader<E>(x_, h, w, padding_pays(h, w, blocks_.most_images, copying(depthwise_ ? 1 : outputs_)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         // Each slice has sums of its own: few where they are many numbers.
         constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
@@ -75,15 +77,10 @@ private:
 
     static Tap tap(int64_t index, int64_t dilation, int64_t pad) { return {index * dilation - pad, index}; }
 
-    Reader<E> make_reader(int64_t images) const {
-        const auto reach = [&](int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) {
-            return reach_of(1, stride, size, [&](int64_t) { return out; }, [&](const auto& body) {
-                for (int64_t t = 0; t < kernel; ++t) body(0, tap(t, dilation, pad));
-            });
-        };
-        const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
-        const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
-        return {x_, h, w, padding_pays(h, w, images, copying(depthwise_ ? 1 : outputs_))};
+    static Reach reach(int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) {
+        return reach_of(1, stride, size, [&](int64_t) { return out; }, [&](const auto& body) {
+            for (int64_t t = 0; t < kernel; ++t) body(0, tap(t, dilation, pad));
+        });
     }
 
     bool rounds() const { return args_.precision == TILEFUSE_PRECISION_BFLOAT16; }
