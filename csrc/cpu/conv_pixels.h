@@ -4,10 +4,16 @@
 
 #include "cpu/conv_depthwise.h"
 #include "cpu/conv_plan.h"
+#include "cpu/conv_winograd.h"
 #include "cpu/cut.h"
 #include "cpu/matmul_epilogue.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
+
+// In float32, and where not the very multiply-adds were asked for.
+template <class T> bool may_transform(tilefuse_precision precision) {
+    return std::is_same_v<T, float> && precision == TILEFUSE_PRECISION_FLOAT32;
+}
 
 // What the two directions differ in.
 template <class E> struct Direction {
@@ -24,7 +30,7 @@ template <class E> struct Direction {
     const tilefuse_epilogue* epilogue;
     tilefuse_conv2d_pool pool;
     uint8_t* argmax;
-    bool turned;
+    bool turned, may_transform;
     tilefuse_conv2d_shape shape;
 
     int64_t channels() const { return groups * outputs; }
@@ -43,7 +49,7 @@ template <class E> Direction<E> direction(const tilefuse_conv2d_args& args) {
             .groups = s.groups, .inputs = s.c / s.groups, .outputs = s.f / s.groups,
             .weights = static_cast<const T*>(args.w), .input_stride = s.f, .output_stride = 1,
             .tap_stride = s.c / s.groups * s.f, .group_stride = s.f / s.groups,
-            .epilogue = &args.epilogue, .pool = args.pool, .argmax = args.argmax, .turned = false, .shape = s};
+            .epilogue = &args.epilogue, .pool = args.pool, .argmax = args.argmax, .turned = false, .may_transform = may_transform<T>(args.precision), .shape = s};
 }
 
 template <class E> Direction<E> direction(const tilefuse_conv2d_backward_data_args& args) {
@@ -58,7 +64,7 @@ template <class E> Direction<E> direction(const tilefuse_conv2d_backward_data_ar
             .groups = s.groups, .inputs = s.f / s.groups, .outputs = s.c / s.groups,
             .weights = static_cast<const T*>(args.w), .input_stride = 1, .output_stride = s.f,
             .tap_stride = s.c / s.groups * s.f, .group_stride = s.f / s.groups,
-            .epilogue = &args.epilogue, .pool = {}, .argmax = nullptr, .turned = true, .shape = s};
+            .epilogue = &args.epilogue, .pool = {}, .argmax = nullptr, .turned = true, .may_transform = may_transform<T>(args.precision), .shape = s};
 }
 
 template <class E> class Convolution {
@@ -74,8 +80,9 @@ public:
         const Reach h = reach(d.step_h, d.stride_h, d.in.h, d.out_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top);
         const Reach w = reach(d.step_w, d.stride_w, d.in.w, d.out_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left);
         across_ = mostly_outside(h, w);
+        windows_most_ = winograd_pays(h, w) ? std::clamp<int64_t>(4096 / d.inputs / 12, 3, 10) * 12 : 0;
         blocks_ = make_blocks(1);
-        reader_ = Reader<E>(d.in, h, w, padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
+        reader_ = Reader<E>(d.in, h, w, !winograd() && padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
 
         Cut mine(scratch);
@@ -87,12 +94,18 @@ public:
         c_at_ = mine.take<int64_t>(pixels);
         sums_ = mine.take<T>(pools() ? pixels * d.channels() : 0);
         copy_ = mine.take<E>(reader_.size(blocks_));
-        lines_ = mine.take<T>(std::max(reader_.lines_size(), packs_pairs ? 2 * rows_packed * panel_columns<T> : 0));
+        const int64_t rows = packs_pairs ? 2 * rows_packed : winograd() ? taps_count_ * rows_packed : 0;
+        lines_ = mine.take<T>(std::max(reader_.lines_size(), rows * panel_columns<T>));
+        points_ = mine.take<T>(winograd_points * windows_most_ * inputs_);
+        products_ = mine.take<T>(winograd_points * windows_most_ * panel_columns<T>);
+        zeros_ = mine.take<T>(winograd() ? inputs_ : 0);
         scratch_size = mine.size();
         Cut ours(shared);
-        packed_ = ours.take<E>(d.groups * (depthwise_ ? 1 : panels_of_.begin(panels_of_.count) * lanes<T> * inputs_) * taps_count_);
+        packed_ = ours.take<E>(d.groups * (depthwise_ ? 1 : panels_of_.begin(panels_of_.count) * lanes<T> * inputs_) *
+                               (winograd() ? winograd_points : taps_count_));
         shared_size = ours.size();
         if (scratch == nullptr) return;
+        if (winograd()) fill_zeros(zeros_, inputs_);
         make_taps(d.step_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top, h_, taps_);
         make_taps(d.step_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left, w_, taps_ + d.shape.kernel_h);
     }
@@ -114,9 +127,26 @@ public:
 
 private:
     bool pools() const { return d_.pool.height > 0; }
+    bool winograd() const { return windows_most_ > 0; }
+
+    // Counted in cycles of two multiply-adds of vectors: of products, and what transforms take of each channel besides.
+    bool winograd_pays(const Reach& h, const Reach& w) const {
+        const tilefuse_conv2d_shape& s = d_.shape;
+        const auto threes = [](int64_t kernel, int64_t stride, int64_t dilation) { return kernel == 3 && stride == 1 && dilation == 1; };
+        if (packs_pairs || !d_.may_transform || s.groups != 1 || d_.pool.height % 2 == 1 || d_.n == 0) return false;
+        if (!threes(s.kernel_h, s.stride_h, s.dilation_h) || !threes(s.kernel_w, s.stride_w, s.dilation_w)) return false;
+        constexpr double step = 2 * lanes<T>, inputs_cost = 3.5, outputs_cost = 2.5, window_cost = 60;
+        const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
+        const double windows = product((d_.out_h + 1) / 2, (d_.out_w + 1) / 2), images = static_cast<double>(d_.n);
+        const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +
+                            outputs_cost * static_cast<double>(d_.outputs) + window_cost;
+        const double filters = 2 * winograd_points * channels / step;
+        return images * windows * each + filters < 0.9 * images * product(h.inside, w.inside) * channels / step;
+    }
+
     int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
     Blocks make_blocks(int members) const {
-        return {d_.n, (d_.out_h + d_.step_h - 1) / d_.step_h, grid_w(), most_, pools() ? d_.pool.height : 1, members, across_};
+        return {d_.n, (d_.out_h + d_.step_h - 1) / d_.step_h, grid_w(), most_, pools() ? d_.pool.height : winograd() ? 2 : 1, members, across_};
     }
 
     // body(remainder, tap) for the taps of one axis, for each remainder in the order in which they lie in the image.
@@ -152,12 +182,14 @@ private:
         return packed_ + (group * panels_of_.begin(panels_of_.count) + panels_of_.begin(number)) * lanes<T> * depth;
     }
 
+    const T* weights_of(int64_t tap) const {
+        const int64_t index = taps_[tap / kernel_w_].index * kernel_w_ + taps_[d_.shape.kernel_h + tap % kernel_w_].index;
+        return d_.weights + index * d_.tap_stride;
+    }
+
     void pack(Team& team) const {
-        const Tap *of_rows = taps_, *of_cols = taps_ + d_.shape.kernel_h;
-        const auto weights_of = [&](int64_t tap) {
-            const int64_t index = of_rows[tap / kernel_w_].index * kernel_w_ + of_cols[tap % kernel_w_].index;
-            return d_.weights + index * d_.tap_stride;
-        };
+        if constexpr (!packs_pairs)
+            if (winograd()) return pack_points(team);
         if constexpr (!packs_pairs) {
             if (depthwise_) {  // [tap, channel]
                 const Range mine = team.range(taps_count_);
@@ -197,9 +229,35 @@ private:
         }
     }
 
+    // The panels as points: [point, input channel, columns] each.
+    void pack_points(Team& team) const {
+        const int64_t parts = (inputs_ + rows_packed - 1) / rows_packed;
+        const Range mine = team.range(panels_of_.count * parts);
+        for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
+            const int64_t number = unit / parts, first = unit % parts * rows_packed, rows = std::min(rows_packed, inputs_ - first);
+            const int64_t begin = panels_of_.begin(number) * lanes<T>, columns = panels_of_.begin(number + 1) * lanes<T> - begin;
+            for (int64_t t = 0; t < taps_count_; ++t) {
+                pack_panel(rows, std::min(columns, d_.outputs - begin), columns,
+                           weights_of(t) + first * d_.input_stride + begin * d_.output_stride, d_.input_stride, d_.output_stride,
+                           lines_ + t * rows * columns);
+            }
+            winograd_filters(lines_, rows * columns, rows * columns, point_panel(number, 0) + first * columns, inputs_ * columns);
+        }
+    }
+    T* point_panel(int64_t number, int64_t point) const {
+        const int64_t begin = panels_of_.begin(number), columns = (panels_of_.begin(number + 1) - begin) * lanes<T>;
+        return packed_ + (winograd_points * begin * lanes<T> + point * columns) * inputs_;
+    }
+
     // A block's pixels in the panels [begin, end) of all groups'.
     void multiply(const Block& block, Range panels) {
         const View<E> view = reader_(block, lines_, copy_);
+        if constexpr (!packs_pairs) {
+            if (winograd()) {
+                multiply_windows(block, panels, view);
+                return finish(block, {column_of(panels.begin), column_of(panels.end)});
+            }
+        }
         for (int64_t r = 0; r < d_.step_h; ++r)
             for (int64_t s = 0; s < d_.step_w; ++s) {
                 const int64_t bottom = std::min(block.rows.end, (d_.out_h - r + d_.step_h - 1) / d_.step_h);
@@ -275,6 +333,85 @@ private:
         } while (segment != end);
     }
 
+    // Windows of 2 x 2 pixels, some at a time, by their points.
+    struct Window {
+        int64_t image, row, col;
+    };
+    void multiply_windows(const Block& block, Range panels, const View<T>& view) const {
+        const int64_t of_row = (d_.out_w + 1) / 2, of_image = (block.rows.end - block.rows.begin + 1) / 2 * of_row;
+        const Parts parts((block.images.end - block.images.begin) * of_image, windows_most_);
+        for (int64_t part = 0; part < parts.count; ++part) {
+            const int64_t first = parts.begin(part), count = parts.begin(part + 1) - first;
+            const auto window = [&](int64_t i) -> Window {
+                const int64_t in_image = (first + i) % of_image;
+                return {(first + i) / of_image, block.rows.begin + in_image / of_row * 2, in_image % of_row * 2};
+            };
+            for (int64_t i = 0; i < count; ++i) transform_window(window(i), view, points_ + i * inputs_, count * inputs_);
+            for (int64_t number = panels.begin; number < panels.end; ++number) {
+                const int64_t begin = panels_of_.begin(number) * lanes<T>, pitch = panels_of_.begin(number + 1) * lanes<T> - begin;
+                for (int64_t point = 0; point < winograd_points; ++point)
+                    multiply_point(count, points_ + point * count * inputs_, point_panel(number, point), pitch, products_ + point * count * pitch);
+                for (int64_t i = 0; i < count; ++i)
+                    write_window(block, window(i), products_ + i * pitch, count * pitch, begin, std::min(pitch, d_.outputs - begin), view);
+            }
+        }
+    }
+
+    void transform_window(const Window& window, const View<T>& view, T* points, int64_t pitch) const {
+        const int64_t top = window.row + h_[0][0].at, left = window.col + w_[0][0].at, pixel = d_.in.pixel();
+        const T* pixels[4][4];
+        for (int64_t i = 0; i < 4; ++i)
+            for (int64_t j = 0; j < 4; ++j) {
+                const int64_t row = top + i, col = left + j;
+                const bool inside = row >= 0 && row < d_.in.h && col >= 0 && col < d_.in.w;
+                pixels[i][j] = inside ? view.origin + window.image * view.image_pitch + (row - view.top) * view.row_pitch + col * pixel : zeros_;
+            }
+        winograd_inputs(pixels, inputs_, points, pitch);
+    }
+
+    void multiply_point(int64_t count, const T* points, const T* panel, int64_t pitch, T* products) const {
+        const int vectors = static_cast<int>(pitch / lanes<T>);
+        const Parts strips(count, max_rows(vectors));
+        for (int64_t strip = 0; strip < strips.count; ++strip) {
+            const int64_t first = strips.begin(strip);
+            const TileArgs<T> tile = {inputs_, points + first * inputs_, inputs_, panel, pitch, products + first * pitch, pitch, false, lanes<T>};
+            tiles<T>.of[static_cast<int>(From::rows)][vectors - 1][strips.begin(strip + 1) - first - 1](tile);
+        }
+    }
+
+    void write_window(const Block& block, const Window& window, const T* products, int64_t pitch, int64_t column, int64_t count,
+                      const View<T>& view) const {
+        T* pixels[2][2];
+        for (int64_t i = 0; i < 2; ++i)
+            for (int64_t j = 0; j < 2; ++j) {
+                const bool inside = window.row + i < block.rows.end && window.col + j < d_.out_w;
+                pixels[i][j] = inside ? result(block, window.image, window.row + i, window.col + j) + column : nullptr;
+            }
+        if (winograd_outputs(products, pitch, count, pixels)) return;
+        for (int64_t i = 0; i < 2; ++i)  // infinity and NaN are not to spoil the neighbours
+            for (int64_t j = 0; j < 2; ++j)
+                if (pixels[i][j]) multiply_pixel(window.row + i, window.col + j, view.origin + window.image * view.image_pitch, view, column, count, pixels[i][j]);
+    }
+
+    T* result(const Block& block, int64_t image, int64_t row, int64_t col) const {
+        const int64_t top = pools() ? block.rows.begin : 0, height = pools() ? block.rows.end - block.rows.begin : d_.out_h;
+        T* const first = pools() ? sums_ : d_.out + block.images.begin * d_.out_h * d_.out_w * d_.channels();
+        return first + ((image * height + row - top) * d_.out_w + col) * d_.channels();
+    }
+
+    // One pixel as it is defined.
+    void multiply_pixel(int64_t row, int64_t col, const T* image, const View<T>& view, int64_t column, int64_t count, T* to) const {
+        for (int64_t k = 0; k < count; ++k) {
+            to[k] = 0;
+            for (int64_t t = 0; t < taps_count_; ++t) {
+                const int64_t i = row + h_[0][t / 3].at, j = col + w_[0][t % 3].at;
+                if (i < 0 || i >= d_.in.h || j < 0 || j >= d_.in.w) continue;
+                const T *x = image + (i - view.top) * view.row_pitch + j * d_.in.pixel(), *w = weights_of(t) + (column + k) * d_.output_stride;
+                for (int64_t c = 0; c < inputs_; ++c) to[k] += x[c] * w[c * d_.input_stride];
+            }
+        }
+    }
+
     // The epilogue, or the pooling, of a block's columns.
     void finish(const Block& block, Range columns) const {
         const int64_t f = d_.channels(), count = columns.end - columns.begin;
@@ -341,12 +478,13 @@ private:
     Reader<E> reader_;
     int64_t most_;  // pixels of a block
     bool across_;   // all images, the same rows
+    int64_t windows_most_ = 0;  // that are transformed together, where Winograd's filtering pays
     Blocks blocks_;
     Taps *h_, *w_;  // for each remainder
     Tap* taps_;     // of rows, then of columns
     Segment* segments_;
     int64_t *a_at_, *c_at_;
-    T *sums_, *lines_;
+    T *sums_, *lines_, *points_, *products_, *zeros_;
     E *copy_, *packed_;
 };
 
