@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
@@ -9,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +126,10 @@ def test_train_without_matplotlib(
         (["bench", "--seconds", "x"], "--seconds"),
         (["bench", "matmul", "--sweeps", "cube"], "unknown sweep 'cube'; expected some of: square"),
         (["bench", "matmul", "--seconds", "-1"], "more than 0, got -1"),
-        (["bench", "conv"], "conv"),
+        (["bench", "conv", "--sweeps", "vgg"], "unknown sweep 'vgg'; expected some of: resnet50, mobilenet"),
+        (["bench", "conv", "--precision", "bfloat16"], "unknown precision 'bfloat16'.*float32, ieee"),
+        (["bench", "conv", "--device", "simt"], "for device 'cpu', got 'simt'|not available"),
+        (["bench", "lstm"], "lstm"),
         (["trian"], "train"),
         ([], "required"),
     ],
@@ -172,7 +178,7 @@ def test_bench_matmul(
     products = [bench.Product("square", 16, 16, 16), bench.Product("square", 5, 3, 7, True, True)]
     monkeypatch.setitem(bench.SWEEPS, "square", lambda: iter(products))
     monkeypatch.setattr(bench, "torch_module", lambda: None)  # its import takes seconds
-    monkeypatch.setattr(bench, "_largest_cache", lambda: 0)
+    monkeypatch.setattr("tilefuse._bench.sweep._largest_cache", lambda: 0)
     arguments = [
         "bench",
         "matmul",
@@ -202,6 +208,79 @@ def test_bench_of_bfloat16_needs_a_peer(
     monkeypatch.setattr(bench, "torch_module", lambda: None)
     assert cli.main(["bench", "matmul", "--precision", "bfloat16"]) == 2
     assert "PyTorch's: pip install torch" in capsys.readouterr().err
+
+
+class _Torch:
+    """As much of PyTorch as the sweep of convolutions itself calls."""
+
+    channels_last, contiguous_format = "channels_last", "contiguous_format"
+    no_grad = contextlib.nullcontext
+
+
+@pytest.fixture
+def conv(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The sweep, of two shapes, with the reference for a peer."""
+    bench = importlib.import_module("tilefuse._bench.conv")
+
+    def peer(_: object, shape: Any, direction: str, *arrays: Any) -> Callable[[], Any]:
+        _, x, w, dy = arrays
+        y = tilefuse.reference.conv2d(x, w, **shape.options)
+        dx, dw, _ = tilefuse.reference.conv2d_backward(dy, x, w, **shape.options)
+        array = {"forward": y, "dx": dx, "dw": dw.transpose(2, 0, 1, 3)}[direction]
+        tensor = SimpleNamespace(numpy=lambda: np.moveaxis(array, 3, 0 if direction == "dw" else 1))
+        return lambda: tensor
+
+    shapes = [
+        bench.Convolution("programs", 2, 6, 5, 3, 4, 3),
+        bench.Convolution("programs", 1, 9, 7, 4, 8, 3, 2, 1, 2, groups=4),
+    ]
+    monkeypatch.setitem(bench.SWEEPS, "programs", lambda: iter(shapes))
+    monkeypatch.setattr(bench, "torch_module", _Torch)
+    monkeypatch.setattr(bench, "_torch_run", peer)
+    monkeypatch.setattr("tilefuse._bench.sweep._largest_cache", lambda: 0)
+    return bench
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_bench_conv(cold: bool, conv: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["bench", "conv", "--sweeps", "programs", "--seconds", "0.001", "--output", str(tmp_path)]
+    assert cli.main(arguments + ["--cold"] * cold) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^2x6x5x3 -> 4, 3x3( +[0-9.]+){12}$", out, re.MULTILINE)
+    assert re.search(r"^1x9x7x4 -> 8, 3x3 /2 pad 1 dilation 2 groups 4( +[0-9.]+){12}$", out, re.MULTILINE)
+    assert re.search(r"^dw: [0-9.]+ x as fast as the fastest peer.* of 2$", out, re.MULTILINE)
+    assert re.search(r"^all: .* of 6$", out, re.MULTILINE)
+    below = re.search(r"^([0-9]) are below 0.8", out, re.MULTILINE)
+    assert below
+    (path,) = tmp_path.glob(f"conv-float32-threads*{'-cold' * cold}.json")
+    results = json.loads(path.read_text())["convolutions"]
+    assert [result["direction"] for result in results] == ["forward", "dx", "dw"] * 2
+    assert sum(result["ratio"] < 0.8 for result in results) == int(below[1])
+    assert path.with_suffix(".png").read_bytes().startswith(PNG)
+
+
+def test_bench_conv_notices_wrong_results(conv: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv.ops, "conv2d", lambda *_, **__: np.full((2, 4, 3, 4), np.nan, np.float32))
+    with pytest.raises(AssertionError, match="forward of 2x6x5x3 -> 4, 3x3 differs from PyTorch's by nan"):
+        conv.bench_conv(["programs"], seconds=0.001)
+
+
+def test_bench_conv_needs_a_peer(
+    conv: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv, "torch_module", lambda: None)
+    assert cli.main(["bench", "conv"]) == 2
+    assert "PyTorch's: pip install torch" in capsys.readouterr().err
+
+
+def test_shapes_of_bench_conv() -> None:
+    """A hundred, all different, which give at least one place and take neither long nor much memory."""
+    bench = importlib.import_module("tilefuse._bench.conv")
+    shapes = [shape for sweep in bench.SWEEPS.values() for shape in sweep()]
+    assert len({shape[1:] for shape in shapes}) == len(shapes) == 100
+    for shape in shapes:
+        assert 0 < shape.operations <= 2e9
+        assert shape.elements < 1e7
 
 
 def test_version_of_the_module() -> None:

@@ -16,11 +16,9 @@
 
 // `name` has arguments tilefuse_<name>_args, declared in include/tilefuse/<family>.h.
 #define TILEFUSE_KERNELS(kernel)      \
-    kernel(matmul)                    \
+    TILEFUSE_PRODUCTS(kernel)         \
     kernel(column_sum)                \
-    kernel(conv2d)                    \
-    kernel(conv2d_backward_data)      \
-    kernel(conv2d_backward_weights)   \
+    TILEFUSE_CONVOLUTIONS(kernel)     \
     kernel(pool2d)                    \
     kernel(pool2d_backward)           \
     kernel(activation)                \
@@ -41,6 +39,13 @@
     kernel(penalty)                   \
     kernel(gather)                    \
     kernel(total)
+
+#define TILEFUSE_PRODUCTS(kernel) kernel(matmul)
+
+#define TILEFUSE_CONVOLUTIONS(kernel) \
+    kernel(conv2d)                    \
+    kernel(conv2d_backward_data)      \
+    kernel(conv2d_backward_weights)
 
 // Those that CUDA devices have, and the CPU has not.
 #define TILEFUSE_CUDA_KERNELS(kernel) \

@@ -1,5 +1,7 @@
-// Rounding to bfloat16: the upper 16 bits of a float32.
+// Rounding to bfloat16, the upper 16 bits of a float32, and products of pairs of such numbers.
 #pragma once
+
+#include <type_traits>
 
 #include "cpu/simd.h"
 
@@ -30,5 +32,51 @@ inline void round_to_bfloat16(int64_t n, float* x) {
     for_vectors<float>(n, [&](int64_t i, int count) { store_upto(x + i, (Vec<float>)rounded(load_upto(x + i, count)), count); });
 }
 inline void round_to_bfloat16(int64_t, double*) {}  // float64 has but one precision
+
+// Two numbers, the first in the lower half: what an instruction multiplies at a time, and adds up in float32.
+using Pair = uint32_t;
+
+// An element of a product is a number or a pair of them; what it is added up in.
+template <class E> using Sum = std::conditional_t<std::is_same_v<E, Pair>, float, E>;
+
+// (Where vectors are wider than the instruction set's, that they can be tested, so is this instruction emulated.)
+#if defined(__AVX512BF16__) || (TILEFUSE_VECTOR_BYTES == 64 && !defined(__AVX512F__))
+constexpr bool multiplies_pairs = true;
+#else
+constexpr bool multiplies_pairs = false;
+#endif
+
+inline Vec<float> firsts(Words pairs) { return (Vec<float>)(pairs << 16); }
+inline Vec<float> seconds(Words pairs) { return (Vec<float>)(pairs & 0xffff0000u); }
+
+template <class E> inline Vec<Sum<E>> multiply_add(Vec<E> x, Vec<E> y, Vec<Sum<E>> sum) {
+    if constexpr (!std::is_same_v<E, Pair>) {
+        return sum + x * y;
+    } else {
+#if defined(__AVX512BF16__)
+        return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)y);
+#else
+        return sum + seconds(x) * seconds(y) + firsts(x) * firsts(y);
+#endif
+    }
+}
+
+// to[i] = (x[i], y[i])
+inline void pair(int64_t count, const float* x, const float* y, Pair* to) {
+    for_vectors<float>(count, [&](int64_t i, int n) {
+        const Words pairs = rounded(load_upto(x + i, n)) >> 16 | rounded(load_upto(y + i, n));
+        store_upto(reinterpret_cast<float*>(to) + i, (Vec<float>)pairs, n);
+    });
+}
+
+// to[i] = (x[2 i], x[2 i + 1])
+inline void pair_neighbours(int64_t count, const float* x, Pair* to) {
+    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
+    char* at = reinterpret_cast<char*>(to);
+    for_vectors<float>(2 * count, [&](int64_t i, int n) {
+        const Halves halves = __builtin_convertvector(rounded(load_upto(x + i, n)) >> 16, Halves);
+        std::memcpy(at + 2 * i, &halves, 2 * static_cast<size_t>(n));
+    });
+}
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

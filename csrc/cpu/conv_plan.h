@@ -1,6 +1,8 @@
 // How a convolution is cut: taps into segments, pixels into blocks, and the tables by which tiles find them.
 #pragma once
 
+#include <limits>
+
 #include "cpu/conv_images.h"
 #include "cpu/conv_tile.h"
 #include "cpu/matmul_pack.h"
@@ -8,8 +10,11 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
+inline int64_t taps_of(const tilefuse_conv2d_shape& s) { return s.kernel_h * s.kernel_w; }
+inline bool depthwise(const tilefuse_conv2d_shape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.f; }
+
 // Blocks: an image's part that a block of pixels reads stays in L2, and a panel of weights, so many rows deep, in L1.
-constexpr int64_t image_bytes = 96 * 1024;
+constexpr int64_t image_bytes = 384 * 1024;
 constexpr int64_t depth_most = 384;
 
 // A convolution with its taps as offsets. The pixel (i, j) of phase (row, col) is the output's (row + i step_h,
@@ -36,12 +41,13 @@ struct Run {
     Range pixels, taps;
 };
 
-// body(run) for the runs of the pixels [begin, end) that step by `stride` over an image of `size`.
-template <class Body> void for_runs(Range pixels, const Taps& taps, int64_t stride, int64_t size, const Body& body) {
+// body(run) for the runs of the pixels [begin, end) that step by `stride` over `image`, which is [0, its size), or all that
+// there is where it is copied with zeros around it.
+template <class Body> void for_runs(Range pixels, const Taps& taps, int64_t stride, Range image, const Body& body) {
     const auto met = [&](int64_t pixel) {  // the taps are in ascending order
         Range inside = {0, taps.count};
-        while (inside.begin < inside.end && pixel * stride + taps[inside.begin].at < 0) ++inside.begin;
-        while (inside.end > inside.begin && pixel * stride + taps[inside.end - 1].at >= size) --inside.end;
+        while (inside.begin < inside.end && pixel * stride + taps[inside.begin].at < image.begin) ++inside.begin;
+        while (inside.end > inside.begin && pixel * stride + taps[inside.end - 1].at >= image.end) --inside.end;
         return inside.begin == inside.end ? Range{0, 0} : inside;
     };
     for (int64_t i = pixels.begin; i < pixels.end;) {
@@ -61,17 +67,28 @@ struct Block {
     Range images, rows;
 };
 
-// [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows.
+// [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows: some images, or one image's rows, or
+// `across` images the same few rows. As many for each of `members` if there are enough.
 class Blocks {
 public:
     Blocks() = default;
-    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain) : rows_(rows), grain_(grain) {
+    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain, int64_t members = 1, bool across = false)
+        : rows_(rows), grain_(grain) {
         const int64_t tall = (rows + grain - 1) / grain;
-        const int64_t fit = std::clamp<int64_t>(most / std::max<int64_t>(1, cols * grain), 1, std::max<int64_t>(1, tall));
-        of_rows_ = Parts(tall, fit);
-        const int64_t area = std::max<int64_t>(1, rows * cols);
-        of_images_ = Parts(images, of_rows_.count > 1 ? 1 : std::max<int64_t>(1, most / area));
+        const int64_t fit = std::max<int64_t>(1, most / std::max<int64_t>(1, cols * grain));  // lines of `grain` rows
+        of_rows_ = Parts(tall, across ? 1 : std::min(fit, std::max<int64_t>(1, tall)));
+        of_images_ = Parts(images, of_rows_.count > 1 && !across ? 1 : std::max<int64_t>(1, fit / std::max<int64_t>(1, across ? 1 : tall)));
         count = of_images_.count * of_rows_.count;
+        if (const int64_t equal = (count + members - 1) / members * members; equal > count && !across) {
+            const int64_t parts = (equal + images - 1) / images;  // of an image
+            if (of_rows_.count == 1 && parts == 1) {
+                of_images_ = Parts(images, (images + equal - 1) / equal);
+            } else if (parts <= tall) {
+                of_images_ = Parts(images, 1);
+                of_rows_ = Parts(tall, (tall + parts - 1) / parts);
+            }
+            count = of_images_.count * of_rows_.count;
+        }
         most_rows = std::min(rows, of_rows_.largest() * grain);
         most_images = of_images_.largest();
     }
@@ -89,40 +106,119 @@ private:
     int64_t rows_ = 0, grain_ = 1;
 };
 
+// What pixels of one axis read of an image: from pixel * stride + first to pixel * stride + last.
+struct Reach {
+    int64_t stride, size, pixels;
+    int64_t first = std::numeric_limits<int64_t>::max(), last = std::numeric_limits<int64_t>::min();
+    int64_t taps = 0;    // of all pixels
+    int64_t inside = 0;  // those of them that the image has (all where none leaves it)
+    int64_t begun = 0;   // those that the runs' first pixels meet
+
+    bool leaves() const { return first < 0 || (pixels - 1) * stride + last >= size; }
+    Range whole() const { return {first, std::max<int64_t>(0, pixels - 1) * stride + last + 1}; }
+};
+
+// for_taps(body) calls body(remainder, tap) for the taps of `phases` remainders; a phase has pixels_of(remainder) pixels.
+template <class PixelsOf, class ForTaps>
+Reach reach_of(int64_t phases, int64_t stride, int64_t size, const PixelsOf& pixels_of, const ForTaps& for_taps) {
+    Reach reach{stride, size, pixels_of(0)};
+    for_taps([&](int64_t r, const Tap& tap) {
+        reach.first = std::min(reach.first, tap.at);
+        reach.last = std::max(reach.last, tap.at);
+        reach.taps += pixels_of(r);
+    });
+    if (reach.taps == 0) reach.first = reach.last = 0;
+    if (!reach.leaves()) {
+        reach.inside = reach.taps;
+        return reach;
+    }
+    for (int64_t r = 0; r < phases; ++r)
+        for (int64_t i = 0; i < pixels_of(r); ++i) {
+            int64_t met = 0;
+            bool changes = i == 0;
+            for_taps([&](int64_t of, const Tap& tap) {
+                if (of != r) return;
+                const auto inside = [&](int64_t pixel) { return pixel * stride + tap.at >= 0 && pixel * stride + tap.at < size; };
+                met += inside(i);
+                changes = changes || inside(i) != inside(i - 1);
+            });
+            reach.inside += met;
+            if (changes) reach.begun += met;
+        }
+    return reach;
+}
+
+inline double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); }
+
+// Whether most taps are outside: then runs are short, and the same ones of several images are taken together.
+inline bool mostly_outside(const Reach& h, const Reach& w) { return 2 * product(h.inside, w.inside) < product(h.taps, w.taps); }
+
+// What it costs to copy a pixel's channels that are multiplied with so many outputs.
+inline double copying(int64_t outputs) { return 4.0 / static_cast<double>(std::max<int64_t>(1, outputs)); }
+
+// Whether images are to be copied with zeros around them: then all pixels meet the same taps, and make one run. Counted in
+// multiply-adds of a pixel and a tap, of which a run's beginning costs some, and a pixel's copy `copying`.
+inline bool padding_pays(const Reach& h, const Reach& w, int64_t images, double copying) {
+    if (!h.leaves() && !w.leaves()) return false;
+    constexpr double beginning = 16;
+    const double n = static_cast<double>(images), taps = product(h.taps, w.taps);
+    const double in_runs = n * product(h.inside, w.inside) + beginning * product(h.begun, w.begun);
+    const double padded = n * (taps + copying * product(h.size, w.size)) +
+                          beginning * taps / product(std::max<int64_t>(1, h.pixels), std::max<int64_t>(1, w.pixels));
+    return padded < in_runs;
+}
+
 // A block's part of the input: row `top` and column 0 of its first image are at `origin`.
-template <class T> struct View {
-    const T* origin;
+template <class E> struct View {
+    const E* origin;
     int64_t image_pitch, row_pitch, top;
 };
 
-// The rows of images that blocks read, copied where they can't be used as they lie.
-template <class T> class Reader {
+// The rows of images that blocks read, copied where they can't be used as they lie: with zeros around them if `pads`.
+template <class E> class Reader {
 public:
-    // A block's rows [begin, end) read the images' rows from begin * stride + first on, to (end - 1) * stride + last.
-    Reader(const Images<T>& images, int64_t stride, int64_t first, int64_t last)
-        : images_(images), stride_(stride), first_(first), last_(last) {}
+    Reader() = default;
+    Reader(const Images<E>& images, const Reach& h, const Reach& w, bool pads)
+        : rows{0, images.h}, cols{0, images.w}, images_(images), reach_(h), copies_(pads || !images.as_they_lie()) {
+        if (!pads) return;
+        rows = h.whole();
+        cols = w.whole();
+    }
 
     int64_t size(const Blocks& blocks) const {
-        if (images_.as_they_lie()) return 0;
-        const int64_t height = std::min(images_.h, (blocks.most_rows - 1) * stride_ + last_ - first_ + 1);
+        if (!copies_) return 0;
+        const int64_t height = std::min(rows.end - rows.begin, (blocks.most_rows - 1) * reach_.stride + reach_.last - reach_.first + 1);
         return blocks.most_images * std::max<int64_t>(0, height) * row_pitch();
     }
-    int64_t row_pitch() const { return images_.w * images_.c; }
+    int64_t row_pitch() const { return (cols.end - cols.begin) * images_.pixel(); }
+    int64_t lines_size() const { return images_.lines_size(images_.w, images_.pixel()); }
 
-    View<T> operator()(const Block& block, T* copy) const {
-        if (images_.as_they_lie()) return {images_.image(block.images.begin), images_.h * row_pitch(), row_pitch(), 0};
-        const int64_t top = std::clamp<int64_t>(block.rows.begin * stride_ + first_, 0, images_.h);
-        const int64_t bottom = std::clamp<int64_t>((block.rows.end - 1) * stride_ + last_ + 1, top, images_.h);
-        for (int64_t n = block.images.begin; n < block.images.end; ++n) {
-            images_.copy(n, {top, bottom}, {0, images_.w}, {0, images_.c}, images_.c,
-                         copy + (n - block.images.begin) * (bottom - top) * row_pitch());
-        }
-        return {copy, (bottom - top) * row_pitch(), row_pitch(), top};
+    View<E> operator()(const Block& block, Sum<E>* lines, E* copy) const {
+        if constexpr (std::is_same_v<E, Sum<E>>)
+            if (!copies_) return {images_.image(block.images.begin), images_.h * row_pitch(), row_pitch(), 0};
+        const int64_t top = std::clamp(block.rows.begin * reach_.stride + reach_.first, rows.begin, rows.end);
+        const int64_t bottom = std::clamp((block.rows.end - 1) * reach_.stride + reach_.last + 1, top, rows.end);
+        E* to = copy;
+        for (int64_t i = block.images.begin; i < block.images.end; ++i)
+            for (int64_t row = top; row < bottom; ++row, to += row_pitch()) copy_row(i, row, lines, to);
+        return {copy - cols.begin * images_.pixel(), (bottom - top) * row_pitch(), row_pitch(), top};
     }
 
+    Range rows{}, cols{};  // of the image, or of more than it has
+
 private:
-    const Images<T> images_;
-    const int64_t stride_, first_, last_;
+    void copy_row(int64_t i, int64_t row, Sum<E>* lines, E* to) const {
+        const int64_t pixel = images_.pixel();
+        const Range inside = {std::clamp<int64_t>(0, cols.begin, cols.end), std::clamp(images_.w, cols.begin, cols.end)};
+        if (row < 0 || row >= images_.h || inside.begin >= inside.end) return fill_zeros(to, row_pitch());
+        fill_zeros(to, (inside.begin - cols.begin) * pixel);
+        images_.copy(i, {row, row + 1}, inside, {0, images_.c}, pixel, lines, to + (inside.begin - cols.begin) * pixel);
+        fill_zeros(to + (inside.end - cols.begin) * pixel, (cols.end - inside.end) * pixel);
+    }
+
+    Images<E> images_{};
+    Reach reach_{};
+    bool copies_ = false;
 };
 
 // The segments of a run of rows and one of columns: neighbours in memory are one, of at most `most` elements. `cols_all`

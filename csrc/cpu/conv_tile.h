@@ -1,6 +1,7 @@
 // The inner kernels of convolutions: tiles of a product whose operand A is an image as it lies, found through tables.
 #pragma once
 
+#include "cpu/bfloat16.h"
 #include "cpu/matmul_tile.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
@@ -10,27 +11,29 @@ struct Segment {
     int64_t at, length, row;
 };
 
+// (E: a number, or a pair of them.)
+//
 // A tile of pixels by output channels: C[i, :] = sum over the segments of a[a_at[i] + segment] times their rows of B.
-template <class T> struct PixelTile {
-    const T* a;
+template <class E> struct PixelTile {
+    const E* a;
     const int64_t* a_at;  // of each row (pixel)
     const Segment* segments;
     int64_t count;
-    const T* b;  // panel[rows, columns]
-    T* c;
+    const E* b;  // panel[rows, columns]
+    Sum<E>* c;
     const int64_t* c_at;
     bool accumulate;
     int tail;
 };
 
 // A tile of taps and input channels by output channels: C[i, :] += sum over pixels p of a[a_at[p] + at + i] b[p, :].
-template <class T> struct WeightTile {
-    const T* a;
+template <class E> struct WeightTile {
+    const E* a;
     const int64_t* a_at;  // of each pixel
     int64_t at;
     int64_t pixels;
-    const T* b;  // panel[pixels, columns]
-    T* c;
+    const E* b;  // panel[pixels, columns]
+    Sum<E>* c;
     int64_t c_stride;
     int tail;
 };
@@ -39,7 +42,8 @@ template <class T> struct WeightTile {
 constexpr int most_pixels = 10;
 constexpr int max_pixels(int nv) { return max_rows(nv) < most_pixels ? max_rows(nv) : most_pixels; }
 
-template <class T, int Rows, int Vectors> void pixel_tile(const PixelTile<T>& t) {
+template <class E, int Rows, int Vectors> void pixel_tile(const PixelTile<E>& t) {
+    using T = Sum<E>;
     constexpr int columns = Vectors * lanes<T>;
     Vec<T> sums[Rows][Vectors];
 #pragma GCC unroll 16
@@ -49,18 +53,18 @@ template <class T, int Rows, int Vectors> void pixel_tile(const PixelTile<T>& t)
         __builtin_prefetch(t.c + t.c_at[i], 1);
     }
     for (const Segment *segment = t.segments, *end = segment + t.count; segment != end; ++segment) {
-        const T *a[Rows], *b = t.b + segment->row * columns;
+        const E *a[Rows], *b = t.b + segment->row * columns;
 #pragma GCC unroll 16
         for (int i = 0; i < Rows; ++i) a[i] = t.a + (t.a_at[i] + segment->at);
         const auto step = [&](int u) __attribute__((always_inline)) {
-            Vec<T> row[Vectors];
+            Vec<E> row[Vectors];
 #pragma GCC unroll 4
             for (int v = 0; v < Vectors; ++v) row[v] = load(b + u * columns + v * lanes<T>);
 #pragma GCC unroll 16
             for (int i = 0; i < Rows; ++i) {
-                const Vec<T> x = splat(a[i][u]);
+                const Vec<E> x = splat(a[i][u]);
 #pragma GCC unroll 4
-                for (int v = 0; v < Vectors; ++v) sums[i][v] += x * row[v];
+                for (int v = 0; v < Vectors; ++v) sums[i][v] = multiply_add<E>(x, row[v], sums[i][v]);
             }
         };
         const auto advance = [&](int steps) __attribute__((always_inline)) {
@@ -85,25 +89,26 @@ template <class T, int Rows, int Vectors> void pixel_tile(const PixelTile<T>& t)
     write_tile<T, Rows, Vectors>(sums, t.c, [&](int i) { return t.c_at[i]; }, t.accumulate, t.tail);
 }
 
-template <class T, int Rows, int Vectors> void weight_tile(const WeightTile<T>& t) {
+template <class E, int Rows, int Vectors> void weight_tile(const WeightTile<E>& t) {
+    using T = Sum<E>;
     constexpr int columns = Vectors * lanes<T>;
     Vec<T> sums[Rows][Vectors];
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) sums[i][v] = Vec<T>{};
-    const T *const first = t.a + t.at, *b = t.b;
+    const E *const first = t.a + t.at, *b = t.b;
     const int64_t* at = t.a_at;
     const auto step = [&](int u) __attribute__((always_inline)) {
-        const T* a = first + at[u];
-        Vec<T> row[Vectors];
+        const E* a = first + at[u];
+        Vec<E> row[Vectors];
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) row[v] = load(b + u * columns + v * lanes<T>);
 #pragma GCC unroll 16
         for (int i = 0; i < Rows; ++i) {
-            const Vec<T> x = splat(a[i]);
+            const Vec<E> x = splat(a[i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) sums[i][v] += x * row[v];
+            for (int v = 0; v < Vectors; ++v) sums[i][v] = multiply_add<E>(x, row[v], sums[i][v]);
         }
     };
     int64_t left = t.pixels;
@@ -122,9 +127,9 @@ template <class T, int Rows, int Vectors> void weight_tile(const WeightTile<T>& 
 }
 
 // of_pixels[vectors - 1][rows - 1], of_weights likewise
-template <class T> struct ConvTiles {
-    void (*of_pixels[max_vectors][most_pixels])(const PixelTile<T>&) = {};
-    void (*of_weights[max_vectors][most_rows])(const WeightTile<T>&) = {};
+template <class E> struct ConvTiles {
+    void (*of_pixels[max_vectors][most_pixels])(const PixelTile<E>&) = {};
+    void (*of_weights[max_vectors][most_rows])(const WeightTile<E>&) = {};
 
     constexpr ConvTiles() { add(std::make_integer_sequence<int, max_vectors>()); }
 
@@ -134,13 +139,13 @@ private:
         (add_weights<V + 1>(std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
     }
     template <int Vectors, int... R> constexpr void add_pixels(std::integer_sequence<int, R...>) {
-        ((of_pixels[Vectors - 1][R] = pixel_tile<T, R + 1, Vectors>), ...);
+        ((of_pixels[Vectors - 1][R] = pixel_tile<E, R + 1, Vectors>), ...);
     }
     template <int Vectors, int... R> constexpr void add_weights(std::integer_sequence<int, R...>) {
-        ((of_weights[Vectors - 1][R] = weight_tile<T, R + 1, Vectors>), ...);
+        ((of_weights[Vectors - 1][R] = weight_tile<E, R + 1, Vectors>), ...);
     }
 };
 
-template <class T> constexpr ConvTiles<T> conv_tiles;
+template <class E> constexpr ConvTiles<E> conv_tiles;
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

@@ -50,7 +50,9 @@ bool processor_has(const std::string& isa) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (isa == "avx512") return avx512;
-    if (isa == "amx") return avx512 && processor_has_amx() && may_use_amx();
+    const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    if (isa == "avx512_bf16") return avx512_bf16;
+    if (isa == "amx") return avx512_bf16 && processor_has_amx() && may_use_amx();
 #endif
     return false;
 }

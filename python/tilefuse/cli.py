@@ -7,7 +7,7 @@ import importlib.util
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import tilefuse
 
-from ._bench.matmul import PRECISIONS, SWEEPS, bench_matmul
+from ._bench import conv, matmul
 from ._bench.quick import print_benchmarks
 from ._device import report
 from ._mnist_programs import PROGRAMS, EpochTimes
@@ -23,6 +23,10 @@ from .callbacks import Callback
 from .datasets import load_digits_sample, load_mnist
 
 _MISTAKES = (ValueError, TypeError, OSError, ImportError, tilefuse.DeviceError)
+_SWEEPS: dict[str, tuple[Callable[..., object], list[str]]] = {
+    "matmul": (matmul.bench_matmul, list(matmul.SWEEPS)),
+    "conv": (conv.bench_conv, list(conv.SWEEPS)),
+}
 _OPTIONAL = {
     "matplotlib": "plots",
     "pooch": "downloads",
@@ -86,17 +90,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
 
-    bench = commands.add_parser("bench", help="time matmul and a training step against NumPy and others")
-    bench.add_argument("what", nargs="?", choices=["quick", "matmul"], default="quick", help="(quick)")
-    bench.add_argument("--seconds", type=float, default=0.3, metavar="S", help="for each measurement (0.3)")
-    bench.add_argument(
-        "--sweeps", default="square,programs", metavar="LIST", help=f"of matmul: some of {','.join(SWEEPS)}"
-    )
-    bench.add_argument(
-        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"of matmul ({PRECISIONS[0]})"
-    )
-    bench.add_argument("--cold", action="store_true", help="of matmul: with empty caches")
-    bench.add_argument("--output", metavar="DIR", help="of matmul: where a .json and a .png go")
+    bench = commands.add_parser("bench", help="time kernels and a training step against NumPy and others")
+    whats = ["quick", *_SWEEPS]
+    bench.add_argument("what", nargs="?", choices=whats, default="quick", help="(quick; the others: sweeps)")
+    bench.add_argument("--seconds", type=float, metavar="S", help="for each measurement (0.3; of conv 0.05)")
+    known = "; ".join(f"of {name}: some of {','.join(sweeps)}" for name, (_, sweeps) in _SWEEPS.items())
+    bench.add_argument("--sweeps", metavar="LIST", help=known)
+    precisions = matmul.PRECISIONS
+    bench.add_argument("--precision", choices=precisions, default=precisions[0], help="of a sweep (float32)")
+    bench.add_argument("--cold", action="store_true", help="of a sweep: with empty caches")
+    bench.add_argument("--output", metavar="DIR", help="of a sweep: where a .json and a .png go")
     bench.set_defaults(run=_bench)
 
     info = commands.add_parser(
@@ -187,17 +190,14 @@ class _Bar(Callback):
 
 
 def _bench(options: argparse.Namespace) -> None:
+    given: dict[str, Any] = {} if options.seconds is None else {"seconds": options.seconds}
     if options.what == "quick":
-        print_benchmarks(options.seconds)
-    else:
-        sweeps = options.sweeps.split(",")
-        bench_matmul(
-            sweeps,
-            precision=options.precision,
-            seconds=options.seconds,
-            cold=options.cold,
-            output=options.output,
-        )
+        print_benchmarks(**given)
+        return
+    if options.sweeps is not None:
+        given["sweeps"] = options.sweeps.split(",")
+    run, _ = _SWEEPS[options.what]
+    run(precision=options.precision, cold=options.cold, output=options.output, **given)
 
 
 def _info() -> None:

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
-import json
-import math
 import os
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,13 +18,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from tilefuse import _core, ops
-from tilefuse._device import current
-from tilefuse._runtime import get_num_threads, show_config
+from tilefuse import ops
+from tilefuse._runtime import get_num_threads
 
-from .timing import Run, interleaved, settle, torch_module
-
-TILEFUSE = "tilefuse"
+from .sweep import (
+    COLOURS,
+    TILEFUSE,
+    check,
+    cold_times,
+    draw_rates,
+    draw_roof,
+    mean_of,
+    print_facts,
+    ratio,
+    setting,
+    write,
+)
+from .timing import Run, interleaved, torch_module
 
 
 class Product(NamedTuple):
@@ -119,35 +124,26 @@ def bench_matmul(
     list of dict
         For each product its shape, the seconds by library, and the ratio.
     """
-    unknown = [name for name in sweeps if name not in SWEEPS]
-    if unknown:
-        raise ValueError(f"unknown sweep {unknown[0]!r}; expected some of: {', '.join(SWEEPS)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; expected one of: {', '.join(PRECISIONS)}")
-    if not seconds > 0:
-        raise ValueError(f"seconds must be more than 0, got {seconds}")
+    check(sweeps, SWEEPS, precision, PRECISIONS, seconds)
     if precision == "bfloat16" and torch_module() is None:
         raise ImportError("products of bfloat16 are timed beside PyTorch's: pip install torch")
-    if current() != "cpu":
-        raise ValueError(f"the sweeps of matmul are for device 'cpu', got {current()!r}: leave --device out")
     threads = get_num_threads()
     results: list[dict[str, Any]] = []
     products = [product for name in sweeps for product in SWEEPS[name]()]
     with _numpy_threads(threads):
-        peak, bandwidth = measured_peak(), measured_bandwidth()
-        print(f"{precision}, threads: {threads}, caches {'cold' if cold else 'warm'}")
-        print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
+        facts = print_facts(precision, cold)
         print(f"{'m x n x k, layouts':<28}{'GFLOP/s':>10}   {'peers':<30}{'tilefuse is':>18}")
         for product in tqdm(products, disable=None, leave=False):
             runs = _runs(product, precision)
-            times = _cold_times(runs) if cold else interleaved(runs, seconds, rounds=15)
-            results.append({**product._asdict(), "seconds": times, "ratio": _ratio(times)})
+            times = cold_times(runs) if cold else interleaved(runs, seconds, rounds=15)
+            results.append({**product._asdict(), "seconds": times, "ratio": ratio(times)})
             tqdm.write(_line(product, times))
     for name in sweeps:
-        _summarise(name, [result for result in results if result["sweep"] == name])
+        ratios = [result["ratio"] for result in results if result["sweep"] == name]
+        print(f"{name}: {mean_of(ratios)} products")
+        print(f"{'':<{len(name)}}  at least {min(ratios):.2f}; {sum(r < 0.9 for r in ratios)} are below 0.9")
     if output is not None:
-        facts = {"precision": precision, "threads": threads, "cold": cold, "torch": _version("torch")}
-        _write(Path(output), results, facts, peak, bandwidth)
+        write(Path(output), "matmul", facts, {"products": results}, partial(_draw, results, facts))
     return results
 
 
@@ -184,51 +180,6 @@ def _tensor(torch: Any, array: np.ndarray) -> Any:
     return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
-def _cold_times(runs: dict[str, Run], rounds: int = 15) -> dict[str, float]:
-    """Return the median time of single calls, each after a pass over more memory than the caches hold."""
-    wall = np.zeros(max(32 << 20, 3 * _largest_cache()) // 8)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    last = ""
-    for _ in range(rounds):
-        for name, run in runs.items():
-            settle(last)
-            last = name
-            wall += 1
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
-def _largest_cache() -> int:
-    """Bytes; 0 where the system doesn't say."""
-    with contextlib.suppress(ValueError, OSError):
-        return max(os.sysconf(f"SC_LEVEL{level}_CACHE_SIZE") for level in (2, 3))
-    return 0
-
-
-def measured_peak(dtype: str = "float32", tries: int = 20) -> float:
-    """Operations a second of multiply-adds alone, on all threads: the best of several tries."""
-    best = 0.0
-    for _ in range(tries):
-        start = time.perf_counter()
-        operations = _core.peak(dtype, turns=1_000_000)  # some milliseconds
-        best = max(best, operations / (time.perf_counter() - start))
-    return best
-
-
-def measured_bandwidth(megabytes: int = 256) -> float:
-    """Bytes a second that an activation reads and writes: the best of several passes."""
-    x = np.ones(megabytes << 18, np.float32)
-    y = np.empty_like(x)
-    best = 0.0
-    for _ in range(5):
-        start = time.perf_counter()
-        _core.activation(x, y, "relu", 0.0)
-        best = max(best, 2 * x.nbytes / (time.perf_counter() - start))
-    return best
-
-
 @contextlib.contextmanager
 def _numpy_threads(threads: int) -> Iterator[None]:
     """Give NumPy as many threads, which takes threadpoolctl where they aren't all of them."""
@@ -245,72 +196,25 @@ def _numpy_threads(threads: int) -> Iterator[None]:
             yield
 
 
-def _ratio(times: dict[str, float]) -> float:
-    return min(each for name, each in times.items() if name != TILEFUSE) / times[TILEFUSE]
-
-
 def _line(product: Product, times: dict[str, float]) -> str:
     rate = {name: product.operations / each / 1e9 for name, each in times.items()}
     peers = ", ".join(f"{name} {each:.1f}" for name, each in rate.items() if name != TILEFUSE)
-    return f"{product!s:<28}{rate[TILEFUSE]:>10.1f}   {peers:<30}{_ratio(times):>10.2f} x as fast"
+    return f"{product!s:<28}{rate[TILEFUSE]:>10.1f}   {peers:<30}{ratio(times):>10.2f} x as fast"
 
 
-def _summarise(name: str, results: list[dict[str, Any]]) -> None:
-    ratios = [result["ratio"] for result in results]
-    mean = math.exp(statistics.fmean(map(math.log, ratios)))
-    slower = sum(ratio < 0.9 for ratio in ratios)
-    print(f"{name}: {mean:.2f} x as fast as the fastest peer, the geometric mean of {len(ratios)} products")
-    print(f"{'':<{len(name)}}  at least {min(ratios):.2f}; {slower} are below 0.9")
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
-
-
-def _write(
-    folder: Path, results: list[dict[str, Any]], facts: dict[str, Any], peak: float, bandwidth: float
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    measured = {"flops": peak, "bytes_per_second": bandwidth}
-    report = {"config": show_config("dicts"), **facts, **measured, "products": results}
-    stem = "-".join(
-        ["matmul", facts["precision"], f"threads{facts['threads']}", *(["cold"] if facts["cold"] else [])]
-    )
-    path = folder / f"{stem}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"written: {path}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print('no plot: pip install "tilefuse[plot]"')
-        return
+def _draw(results: list[dict[str, Any]], facts: dict[str, Any], roofline: Any, sizes: Any) -> None:
     size = 2 if facts["precision"] == "bfloat16" else 4
-    figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=120)
-    roofline, sizes = figure.subplots(1, 2)
-    colours = {TILEFUSE: "#2f6fb3", "numpy": "#e0a030", "torch": "#8a93a0"}
     for name in reversed(results[0]["seconds"]):
         points = [(Product(*(r[field] for field in Product._fields)), r["seconds"][name]) for r in results]
-        x = [p.operations / (p.elements * size) for p, _ in points]
-        y = [p.operations / each / 1e9 for p, each in points]
-        roofline.plot(x, y, ".", color=colours[name], label=name, alpha=0.7)
+        draw_rates(roofline, name, points, size)
         squares = [(p.n, p.operations / each / 1e9) for p, each in points if p.sweep == "square"]
         if squares:
-            sizes.plot(*zip(*squares, strict=True), "o-", color=colours[name], label=name, markersize=4)
-    intensity = np.geomspace(0.2, 1000, 200)
-    roof = np.minimum(peak, intensity * bandwidth) / 1e9
-    roofline.loglog(intensity, roof, color="black", linewidth=1, label="memory, multiply-adds")
-    roofline.set_xlabel("operations a byte that must move")
+            sizes.plot(*zip(*squares, strict=True), "o-", color=COLOURS[name], label=name, markersize=4)
+    draw_roof(roofline, facts)
     roofline.set_title(f"products of {len(results)} shapes, {facts['precision']}", fontsize=10)
-    sizes.axhline(peak / 1e9, color="black", linewidth=1)
+    sizes.axhline(facts["flops"] / 1e9, color="black", linewidth=1)
     sizes.set_xscale("log", base=2)
     sizes.set_ylim(bottom=0)
     sizes.set_xlabel("n, of n x n x n")
-    sizes.set_title(f"threads: {facts['threads']}, caches {'cold' if facts['cold'] else 'warm'}", fontsize=10)
-    for axes in (roofline, sizes):
-        axes.set_ylabel("GFLOP/s")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    figure.savefig(path.with_suffix(".png"))
-    print(f"written: {path.with_suffix('.png')}")
+    sizes.set_ylabel("GFLOP/s")
+    sizes.set_title(setting(facts), fontsize=10)

@@ -15,16 +15,19 @@ from tilefuse._runtime import get_num_threads
 Run = Callable[[], object]
 
 
-def settle(last: str) -> None:
+def settle(last: str, name: str) -> None:
     """Wait until the threads of the library that ran last have fallen asleep; they spin first.
+
+    The library is the first word of a run's name. Nobody waits for the own threads.
 
     OpenMP's do for up to 20 ms. OpenBLAS's do for 100 to 200 ms, in which others' threads may stand still for
     15 ms; with the environment variable OPENBLAS_THREAD_TIMEOUT=20, of a millisecond. One thread waits for
     nobody.
     """
-    if get_num_threads() == 1:
+    library = last.partition(" ")[0]
+    if get_num_threads() == 1 or library in ("", name.partition(" ")[0]):
         return
-    slow = last == "numpy" and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
+    slow = library == "numpy" and "OPENBLAS_THREAD_TIMEOUT" not in os.environ
     time.sleep(0.25 if slow else 0.03)
 
 
@@ -36,7 +39,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in runs}
     last = ""
     for name, run in runs.items():
-        settle(last)
+        settle(last, name)
         last = name
         run()
         wait()
@@ -46,7 +49,7 @@ def interleaved(
         counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
     for _ in range(rounds):
         for name, run in runs.items():
-            settle(last)
+            settle(last, name)
             last = name
             run()  # wakes the threads
             wait()

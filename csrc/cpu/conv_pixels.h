@@ -1,0 +1,491 @@
+// Convolution, and its gradient at x, which is the convolution of dy with the weights turned round: a member takes blocks
+// of pixels; a tile is a few pixels by a panel of output channels, and adds up tap by tap.
+#pragma once
+
+#include "cpu/conv_depthwise.h"
+#include "cpu/conv_plan.h"
+#include "cpu/conv_winograd.h"
+#include "cpu/cut.h"
+#include "cpu/matmul_epilogue.h"
+
+namespace tilefuse::inline TILEFUSE_ISA {
+
+// In float32, and where not the very multiply-adds were asked for.
+template <class T> bool may_transform(tilefuse_precision precision) {
+    return std::is_same_v<T, float> && precision == TILEFUSE_PRECISION_FLOAT32;
+}
+
+// What the two directions differ in.
+template <class E> struct Direction {
+    using T = Sum<E>;
+
+    Images<E> in;
+    int64_t stride_h, stride_w;  // of the pixels that are read
+    int64_t step_h, step_w;      // of those that are written
+    T* out;
+    int64_t n, out_h, out_w;
+    int64_t groups, inputs, outputs;  // channels of a group
+    const T* weights;
+    int64_t input_stride, output_stride, tap_stride, group_stride;  // of the weights
+    const tilefuse_epilogue* epilogue;
+    tilefuse_conv2d_pool pool;
+    uint8_t* argmax;
+    bool turned, may_transform;
+    tilefuse_conv2d_shape shape;
+
+    int64_t channels() const { return groups * outputs; }
+};
+
+template <class E> Direction<E> direction(const tilefuse_conv2d_args& args) {
+    using T = Sum<E>;
+    const tilefuse_conv2d_shape& s = args.shape;
+    const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
+    constexpr Pairs pairs = std::is_same_v<E, T> ? Pairs::none : Pairs::channels;
+    const auto in_windows = [](int64_t size, int64_t window) { return window ? size / window * window : size; };
+    return {.in = {.data = static_cast<const T*>(args.x), .n = s.n, .h = s.h, .w = s.w, .c = s.c, .rounds = rounds, .pairs = pairs},
+            .stride_h = s.stride_h, .stride_w = s.stride_w, .step_h = 1, .step_w = 1,
+            .out = static_cast<T*>(args.y), .n = s.n, .out_h = in_windows(s.out_h, args.pool.height),
+            .out_w = in_windows(s.out_w, args.pool.width),
+            .groups = s.groups, .inputs = s.c / s.groups, .outputs = s.f / s.groups,
+            .weights = static_cast<const T*>(args.w), .input_stride = s.f, .output_stride = 1,
+            .tap_stride = s.c / s.groups * s.f, .group_stride = s.f / s.groups,
+            .epilogue = &args.epilogue, .pool = args.pool, .argmax = args.argmax, .turned = false, .may_transform = may_transform<T>(args.precision), .shape = s};
+}
+
+template <class E> Direction<E> direction(const tilefuse_conv2d_backward_data_args& args) {
+    using T = Sum<E>;
+    const tilefuse_conv2d_shape& s = args.shape;
+    const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
+    constexpr Pairs pairs = std::is_same_v<E, T> ? Pairs::none : Pairs::channels;
+    return {.in = {.data = static_cast<const T*>(args.dy), .n = s.n, .h = s.out_h, .w = s.out_w, .c = s.f, .pool = args.pool,
+                   .argmax = args.argmax, .rounds = rounds, .pairs = pairs},
+            .stride_h = 1, .stride_w = 1, .step_h = s.stride_h, .step_w = s.stride_w,
+            .out = static_cast<T*>(args.dx), .n = s.n, .out_h = s.h, .out_w = s.w,
+            .groups = s.groups, .inputs = s.f / s.groups, .outputs = s.c / s.groups,
+            .weights = static_cast<const T*>(args.w), .input_stride = 1, .output_stride = s.f,
+            .tap_stride = s.c / s.groups * s.f, .group_stride = s.f / s.groups,
+            .epilogue = &args.epilogue, .pool = {}, .argmax = nullptr, .turned = true, .may_transform = may_transform<T>(args.precision), .shape = s};
+}
+
+template <class E> class Convolution {
+    using T = Sum<E>;
+
+public:
+    // Cuts the work; with memory, prepares it.
+    Convolution(const Direction<E>& d, void* scratch, void* shared)
+        : d_(d), depthwise_(depthwise(d.shape)), inputs_(depthwise_ ? 1 : d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
+          taps_count_(taps_of(d.shape)), panels_of_((d.outputs + lanes<T> - 1) / lanes<T>, max_vectors) {
+        const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, pools() ? d.channels() : 0, int64_t{1}});
+        most_ = std::clamp<int64_t>(image_bytes / (numbers * static_cast<int64_t>(sizeof(T))), 4 * most_pixels, 1024);
+        const Reach h = reach(d.step_h, d.stride_h, d.in.h, d.out_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top);
+        const Reach w = reach(d.step_w, d.stride_w, d.in.w, d.out_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left);
+        across_ = mostly_outside(h, w);
+        windows_most_ = winograd_pays(h, w) ? std::clamp<int64_t>(4096 / d.inputs / 12, 3, 10) * 12 : 0;
+        blocks_ = make_blocks(1);
+        reader_ = Reader<E>(d.in, h, w, !winograd() && padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
+        const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
+
+        Cut mine(scratch);
+        h_ = mine.take<Taps>(d.step_h);
+        w_ = mine.take<Taps>(d.step_w);
+        taps_ = mine.take<Tap>(d.shape.kernel_h + d.shape.kernel_w);
+        segments_ = mine.take<Segment>(most_segments(taps_count_, inputs_, depth_most));
+        a_at_ = mine.take<int64_t>(pixels);
+        c_at_ = mine.take<int64_t>(pixels);
+        sums_ = mine.take<T>(pools() ? pixels * d.channels() : 0);
+        copy_ = mine.take<E>(reader_.size(blocks_));
+        const int64_t rows = packs_pairs ? 2 * rows_packed : winograd() ? taps_count_ * rows_packed : 0;
+        lines_ = mine.take<T>(std::max(reader_.lines_size(), rows * panel_columns<T>));
+        points_ = mine.take<T>(winograd_points * windows_most_ * inputs_);
+        products_ = mine.take<T>(winograd_points * windows_most_ * panel_columns<T>);
+        zeros_ = mine.take<T>(winograd() ? inputs_ : 0);
+        scratch_size = mine.size();
+        Cut ours(shared);
+        packed_ = ours.take<E>(d.groups * (depthwise_ ? 1 : panels_of_.begin(panels_of_.count) * lanes<T> * inputs_) *
+                               (winograd() ? winograd_points : taps_count_));
+        shared_size = ours.size();
+        if (scratch == nullptr) return;
+        if (winograd()) fill_zeros(zeros_, inputs_);
+        make_taps(d.step_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top, h_, taps_);
+        make_taps(d.step_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left, w_, taps_ + d.shape.kernel_h);
+    }
+
+    void operator()(Team& team) {
+        pack(team);
+        team.barrier();
+        const int64_t panels = depthwise_ ? 1 : d_.groups * panels_of_.count;
+        int columns = 1;  // so many share a block, each with panels of its own
+        for (int c = 1; c <= std::min<int64_t>(team.size, panels) && blocks_.count * columns < 2 * team.size; ++c)
+            if (team.size % c == 0) columns = c;
+        blocks_ = make_blocks(team.size / columns);
+        const int column = team.rank % columns, row = team.rank / columns, rows = team.size / columns;
+        const Range mine = {panels * column / columns, panels * (column + 1) / columns};
+        for (int64_t b = blocks_.count * row / rows; b < blocks_.count * (row + 1) / rows; ++b) multiply(blocks_[b], mine);
+    }
+
+    size_t scratch_size, shared_size;
+
+private:
+    bool pools() const { return d_.pool.height > 0; }
+    bool winograd() const { return windows_most_ > 0; }
+
+    // Counted in cycles of two multiply-adds of vectors: of products, and what transforms take of each channel besides.
+    bool winograd_pays(const Reach& h, const Reach& w) const {
+        const tilefuse_conv2d_shape& s = d_.shape;
+        const auto threes = [](int64_t kernel, int64_t stride, int64_t dilation) { return kernel == 3 && stride == 1 && dilation == 1; };
+        if (packs_pairs || !d_.may_transform || s.groups != 1 || d_.pool.height % 2 == 1 || d_.n == 0) return false;
+        if (!threes(s.kernel_h, s.stride_h, s.dilation_h) || !threes(s.kernel_w, s.stride_w, s.dilation_w)) return false;
+        constexpr double step = 2 * lanes<T>, inputs_cost = 3.5, outputs_cost = 2.5, window_cost = 60;
+        const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
+        const double windows = product((d_.out_h + 1) / 2, (d_.out_w + 1) / 2), images = static_cast<double>(d_.n);
+        const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +
+                            outputs_cost * static_cast<double>(d_.outputs) + window_cost;
+        const double filters = 2 * winograd_points * channels / step;
+        return images * windows * each + filters < 0.9 * images * product(h.inside, w.inside) * channels / step;
+    }
+
+    int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
+    Blocks make_blocks(int members) const {
+        return {d_.n, (d_.out_h + d_.step_h - 1) / d_.step_h, grid_w(), most_, pools() ? d_.pool.height : winograd() ? 2 : 1, members, across_};
+    }
+
+    // body(remainder, tap) for the taps of one axis, for each remainder in the order in which they lie in the image.
+    template <class Body> void for_taps(int64_t step, int64_t kernel, int64_t dilation, int64_t pad, const Body& body) const {
+        for (int64_t r = 0; r < step; ++r)
+            for (int64_t t = 0; t < kernel; ++t) {
+                const int64_t index = d_.turned ? kernel - 1 - t : t, at = r + pad - index * dilation;
+                if (!d_.turned) {
+                    body(r, Tap{-at, index});
+                } else if (remainder_of(at, step) == 0) {
+                    body(r, Tap{at / step, index});
+                }
+            }
+    }
+
+    Reach reach(int64_t step, int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) const {
+        return reach_of(step, stride, size, [&](int64_t r) { return (out - r + step - 1) / step; },
+                        [&](const auto& body) { for_taps(step, kernel, dilation, pad, body); });
+    }
+
+    void make_taps(int64_t step, int64_t kernel, int64_t dilation, int64_t pad, Taps* of, Tap* taps) const {
+        int64_t made = 0;
+        for (int64_t r = 0; r < step; ++r) of[r] = {taps, 0, 0};
+        for_taps(step, kernel, dilation, pad, [&](int64_t r, const Tap& tap) {
+            if (of[r].count++ == 0) of[r].first = taps + made, of[r].place = made;
+            taps[made++] = tap;
+        });
+    }
+
+    // The panels of all groups: [row of taps, column of taps, input channel, columns] each, taps in the order of `taps_`.
+    E* panel(int64_t group, int64_t number) const {
+        const int64_t depth = taps_count_ * inputs_;
+        return packed_ + (group * panels_of_.begin(panels_of_.count) + panels_of_.begin(number)) * lanes<T> * depth;
+    }
+
+    const T* weights_of(int64_t tap) const {
+        const int64_t index = taps_[tap / kernel_w_].index * kernel_w_ + taps_[d_.shape.kernel_h + tap % kernel_w_].index;
+        return d_.weights + index * d_.tap_stride;
+    }
+
+    void pack(Team& team) const {
+        if constexpr (!packs_pairs)
+            if (winograd()) return pack_points(team);
+        if constexpr (!packs_pairs) {
+            if (depthwise_) {  // [tap, channel]
+                const Range mine = team.range(taps_count_);
+                for (int64_t t = mine.begin; t < mine.end; ++t) {
+                    std::memcpy(packed_ + t * d_.groups, weights_of(t), static_cast<size_t>(d_.groups) * sizeof(T));
+                    if (d_.in.rounds) round_to_bfloat16(d_.groups, packed_ + t * d_.groups);
+                }
+                return;
+            }
+        }
+        const Range mine = team.range(d_.groups * panels_of_.count * taps_count_);
+        for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
+            const int64_t t = unit % taps_count_, number = unit / taps_count_ % panels_of_.count;
+            const int64_t group = unit / taps_count_ / panels_of_.count;
+            const int64_t begin = panels_of_.begin(number) * lanes<T>, columns = panels_of_.begin(number + 1) * lanes<T> - begin;
+            pack_tap(std::min(columns, d_.outputs - begin), columns,
+                     weights_of(t) + group * d_.group_stride + begin * d_.output_stride, panel(group, number) + t * inputs_ * columns);
+        }
+    }
+
+    // to[inputs, columns] = a tap's weights
+    void pack_tap(int64_t valid, int64_t columns, const T* weights, E* to) const {
+        const auto pack_rows = [&](int64_t first, int64_t rows, T* packed) {
+            pack_panel(rows, valid, columns, weights + first * d_.input_stride, d_.input_stride, d_.output_stride, packed);
+        };
+        if constexpr (!packs_pairs) {
+            pack_rows(0, d_.inputs, to);
+            if (d_.in.rounds) round_to_bfloat16(d_.inputs * columns, to);
+        } else {
+            for (int64_t first = 0; first < d_.inputs; first += 2 * rows_packed) {
+                const int64_t rows = std::min(2 * rows_packed, d_.inputs - first);
+                pack_rows(first, rows, lines_);
+                if (rows % 2) fill_zeros(lines_ + rows * columns, columns);
+                for (int64_t row = 0; row < rows; row += 2, to += columns)
+                    pair(columns, lines_ + row * columns, lines_ + (row + 1) * columns, to);
+            }
+        }
+    }
+
+    // The panels as points: [point, input channel, columns] each.
+    void pack_points(Team& team) const {
+        const int64_t parts = (inputs_ + rows_packed - 1) / rows_packed;
+        const Range mine = team.range(panels_of_.count * parts);
+        for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
+            const int64_t number = unit / parts, first = unit % parts * rows_packed, rows = std::min(rows_packed, inputs_ - first);
+            const int64_t begin = panels_of_.begin(number) * lanes<T>, columns = panels_of_.begin(number + 1) * lanes<T> - begin;
+            for (int64_t t = 0; t < taps_count_; ++t) {
+                pack_panel(rows, std::min(columns, d_.outputs - begin), columns,
+                           weights_of(t) + first * d_.input_stride + begin * d_.output_stride, d_.input_stride, d_.output_stride,
+                           lines_ + t * rows * columns);
+            }
+            winograd_filters(lines_, rows * columns, rows * columns, point_panel(number, 0) + first * columns, inputs_ * columns);
+        }
+    }
+    T* point_panel(int64_t number, int64_t point) const {
+        const int64_t begin = panels_of_.begin(number), columns = (panels_of_.begin(number + 1) - begin) * lanes<T>;
+        return packed_ + (winograd_points * begin * lanes<T> + point * columns) * inputs_;
+    }
+
+    // A block's pixels in the panels [begin, end) of all groups'.
+    void multiply(const Block& block, Range panels) {
+        const View<E> view = reader_(block, lines_, copy_);
+        if constexpr (!packs_pairs) {
+            if (winograd()) {
+                multiply_windows(block, panels, view);
+                return finish(block, {column_of(panels.begin), column_of(panels.end)});
+            }
+        }
+        for (int64_t r = 0; r < d_.step_h; ++r)
+            for (int64_t s = 0; s < d_.step_w; ++s) {
+                const int64_t bottom = std::min(block.rows.end, (d_.out_h - r + d_.step_h - 1) / d_.step_h);
+                const int64_t cols = (d_.out_w - s + d_.step_w - 1) / d_.step_w;
+                for_runs({block.rows.begin, bottom}, h_[r], d_.stride_h, reader_.rows, [&](const Run& of_rows) {
+                    for_runs({0, cols}, w_[s], d_.stride_w, reader_.cols, [&](const Run& of_cols) {
+                        multiply_run(block, r, s, of_rows, of_cols, panels, view);
+                    });
+                });
+            }
+        const int64_t first = depthwise_ ? 0 : column_of(panels.begin);
+        finish(block, {first, depthwise_ ? d_.groups : column_of(panels.end)});
+    }
+
+    // The first output channel of a panel.
+    int64_t column_of(int64_t number) const {
+        return number / panels_of_.count * d_.outputs + std::min(d_.outputs, panels_of_.begin(number % panels_of_.count) * lanes<T>);
+    }
+
+    void multiply_run(const Block& block, int64_t r, int64_t s, const Run& rows, const Run& cols, Range panels, const View<E>& view) const {
+        const int64_t pixels = make_tables(block, r, s, rows.pixels, cols.pixels, view);
+        const int64_t segments = make_segments(rows, h_[r], cols, w_[s], view.row_pitch, d_.in.pixel(), inputs_, kernel_w_,
+                                               depthwise_ ? 1 : depth_most, segments_);
+        T* const c = pools() ? sums_ : d_.out + block.images.begin * d_.out_h * d_.out_w * d_.channels();
+        if constexpr (!packs_pairs)
+            if (depthwise_) return multiply_depthwise<T>(pixels, segments, d_.groups, view.origin, a_at_, segments_, packed_, c, c_at_);
+        for (int64_t group = panels.begin / panels_of_.count; group * panels_of_.count < panels.end; ++group) {
+            const Range of_group = {std::max<int64_t>(0, panels.begin - group * panels_of_.count),
+                                    std::min(panels_of_.count, panels.end - group * panels_of_.count)};
+            multiply_group(group, of_group, segments, pixels, view.origin + group * inputs_, c);
+        }
+    }
+
+    int64_t make_tables(const Block& block, int64_t r, int64_t s, Range rows, Range cols, const View<E>& view) const {
+        const int64_t top = pools() ? block.rows.begin : 0, height = pools() ? block.rows.end - block.rows.begin : d_.out_h;
+        int64_t pixels = 0;
+        for (int64_t n = 0; n < block.images.end - block.images.begin; ++n)
+            for (int64_t i = rows.begin; i < rows.end; ++i) {
+                const int64_t a = n * view.image_pitch + (i * d_.stride_h - view.top) * view.row_pitch;
+                const int64_t c = (n * height + i * d_.step_h + r - top) * d_.out_w + s;
+                for (int64_t j = cols.begin; j < cols.end; ++j, ++pixels) {
+                    a_at_[pixels] = a + j * d_.stride_w * d_.in.pixel();
+                    c_at_[pixels] = (c + j * d_.step_w) * d_.channels();
+                }
+            }
+        return pixels;
+    }
+
+    void multiply_group(int64_t group, Range panels, int64_t segments, int64_t pixels, const E* a, T* c) const {
+        PixelTile<E> t;
+        t.a = a;
+        const Segment *segment = segments_, *const end = segments_ + segments;
+        do {
+            t.segments = segment;
+            int64_t deep = 0;
+            while (segment != end && (deep == 0 || deep + segment->length <= depth_most)) deep += (segment++)->length;
+            t.count = segment - t.segments;
+            t.accumulate = t.segments != segments_;
+            for (int64_t number = panels.begin; number < panels.end; ++number) {
+                const int64_t begin = panels_of_.begin(number) * lanes<T>;
+                const int vectors = static_cast<int>(panels_of_.begin(number + 1) - panels_of_.begin(number));
+                t.b = panel(group, number);
+                t.c = c + group * d_.outputs + begin;
+                t.tail = static_cast<int>(lanes<T> - std::max<int64_t>(0, begin + vectors * lanes<T> - d_.outputs));
+                const Parts strips(pixels, max_pixels(vectors));
+                for (int64_t strip = 0; strip < strips.count; ++strip) {
+                    const int64_t first = strips.begin(strip);
+                    t.a_at = a_at_ + first;
+                    t.c_at = c_at_ + first;
+                    conv_tiles<E>.of_pixels[vectors - 1][strips.begin(strip + 1) - first - 1](t);
+                }
+            }
+        } while (segment != end);
+    }
+
+    // Windows of 2 x 2 pixels, some at a time, by their points.
+    struct Window {
+        int64_t image, row, col;
+    };
+    void multiply_windows(const Block& block, Range panels, const View<T>& view) const {
+        const int64_t of_row = (d_.out_w + 1) / 2, of_image = (block.rows.end - block.rows.begin + 1) / 2 * of_row;
+        const Parts parts((block.images.end - block.images.begin) * of_image, windows_most_);
+        for (int64_t part = 0; part < parts.count; ++part) {
+            const int64_t first = parts.begin(part), count = parts.begin(part + 1) - first;
+            const auto window = [&](int64_t i) -> Window {
+                const int64_t in_image = (first + i) % of_image;
+                return {(first + i) / of_image, block.rows.begin + in_image / of_row * 2, in_image % of_row * 2};
+            };
+            for (int64_t i = 0; i < count; ++i) transform_window(window(i), view, points_ + i * inputs_, count * inputs_);
+            for (int64_t number = panels.begin; number < panels.end; ++number) {
+                const int64_t begin = panels_of_.begin(number) * lanes<T>, pitch = panels_of_.begin(number + 1) * lanes<T> - begin;
+                for (int64_t point = 0; point < winograd_points; ++point)
+                    multiply_point(count, points_ + point * count * inputs_, point_panel(number, point), pitch, products_ + point * count * pitch);
+                for (int64_t i = 0; i < count; ++i)
+                    write_window(block, window(i), products_ + i * pitch, count * pitch, begin, std::min(pitch, d_.outputs - begin), view);
+            }
+        }
+    }
+
+    void transform_window(const Window& window, const View<T>& view, T* points, int64_t pitch) const {
+        const int64_t top = window.row + h_[0][0].at, left = window.col + w_[0][0].at, pixel = d_.in.pixel();
+        const T* pixels[4][4];
+        for (int64_t i = 0; i < 4; ++i)
+            for (int64_t j = 0; j < 4; ++j) {
+                const int64_t row = top + i, col = left + j;
+                const bool inside = row >= 0 && row < d_.in.h && col >= 0 && col < d_.in.w;
+                pixels[i][j] = inside ? view.origin + window.image * view.image_pitch + (row - view.top) * view.row_pitch + col * pixel : zeros_;
+            }
+        winograd_inputs(pixels, inputs_, points, pitch);
+    }
+
+    void multiply_point(int64_t count, const T* points, const T* panel, int64_t pitch, T* products) const {
+        const int vectors = static_cast<int>(pitch / lanes<T>);
+        const Parts strips(count, max_rows(vectors));
+        for (int64_t strip = 0; strip < strips.count; ++strip) {
+            const int64_t first = strips.begin(strip);
+            const TileArgs<T> tile = {inputs_, points + first * inputs_, inputs_, panel, pitch, products + first * pitch, pitch, false, lanes<T>};
+            tiles<T>.of[static_cast<int>(From::rows)][vectors - 1][strips.begin(strip + 1) - first - 1](tile);
+        }
+    }
+
+    void write_window(const Block& block, const Window& window, const T* products, int64_t pitch, int64_t column, int64_t count,
+                      const View<T>& view) const {
+        T* pixels[2][2];
+        for (int64_t i = 0; i < 2; ++i)
+            for (int64_t j = 0; j < 2; ++j) {
+                const bool inside = window.row + i < block.rows.end && window.col + j < d_.out_w;
+                pixels[i][j] = inside ? result(block, window.image, window.row + i, window.col + j) + column : nullptr;
+            }
+        if (winograd_outputs(products, pitch, count, pixels)) return;
+        for (int64_t i = 0; i < 2; ++i)  // infinity and NaN are not to spoil the neighbours
+            for (int64_t j = 0; j < 2; ++j)
+                if (pixels[i][j]) multiply_pixel(window.row + i, window.col + j, view.origin + window.image * view.image_pitch, view, column, count, pixels[i][j]);
+    }
+
+    T* result(const Block& block, int64_t image, int64_t row, int64_t col) const {
+        const int64_t top = pools() ? block.rows.begin : 0, height = pools() ? block.rows.end - block.rows.begin : d_.out_h;
+        T* const first = pools() ? sums_ : d_.out + block.images.begin * d_.out_h * d_.out_w * d_.channels();
+        return first + ((image * height + row - top) * d_.out_w + col) * d_.channels();
+    }
+
+    // One pixel as it is defined.
+    void multiply_pixel(int64_t row, int64_t col, const T* image, const View<T>& view, int64_t column, int64_t count, T* to) const {
+        for (int64_t k = 0; k < count; ++k) {
+            to[k] = 0;
+            for (int64_t t = 0; t < taps_count_; ++t) {
+                const int64_t i = row + h_[0][t / 3].at, j = col + w_[0][t % 3].at;
+                if (i < 0 || i >= d_.in.h || j < 0 || j >= d_.in.w) continue;
+                const T *x = image + (i - view.top) * view.row_pitch + j * d_.in.pixel(), *w = weights_of(t) + (column + k) * d_.output_stride;
+                for (int64_t c = 0; c < inputs_; ++c) to[k] += x[c] * w[c * d_.input_stride];
+            }
+        }
+    }
+
+    // The epilogue, or the pooling, of a block's columns.
+    void finish(const Block& block, Range columns) const {
+        const int64_t f = d_.channels(), count = columns.end - columns.begin;
+        if (!pools()) {
+            const int64_t top = block.rows.begin * d_.step_h, bottom = std::min(d_.out_h, block.rows.end * d_.step_h);
+            const bool whole = bottom - top == d_.out_h;
+            const Epilogue<T> epilogue(*d_.epilogue, f, f);
+            for (int64_t n = block.images.begin; n < block.images.end; n = whole ? block.images.end : n + 1) {
+                const int64_t first = (n * d_.out_h + top) * d_.out_w, images = whole ? block.images.end - n : 1;
+                epilogue(d_.out + first * f + columns.begin, f, 0, first, columns.begin, images * (bottom - top) * d_.out_w, count);
+            }
+            return;
+        }
+        with_activation<T>(d_.epilogue->activation, d_.epilogue->activation_alpha, [&](auto function) {
+            if (d_.pool.height == 2 && d_.pool.width == 2) {
+                pool<2>(block, columns, function);
+            } else {
+                pool<0>(block, columns, function);
+            }
+        });
+    }
+
+    // The largest of a window's sums, then bias and activation: which never fall, so that their order doesn't matter.
+    // Size: of the windows' sides, where the compiler is to know it.
+    template <int Size, class F> void pool(const Block& block, Range columns, const F& function) const {
+        const int64_t high = Size ? Size : d_.pool.height, wide = Size ? Size : d_.pool.width;
+        const int64_t windows_h = d_.out_h / high, windows_w = d_.out_w / wide, f = d_.channels();
+        const int64_t rows = block.rows.end - block.rows.begin, line = d_.out_w * f;
+        const T* const bias = d_.epilogue->bias ? static_cast<const T*>(d_.epilogue->bias) : nullptr;
+        const auto pool_window = [&](const T* sums, int64_t to) {
+            for_vectors<T>(columns.end - columns.begin, [&](int64_t i, int n) {
+                const int64_t k = columns.begin + i;
+                const auto value = [&](int64_t p, int64_t q) { return load_upto(sums + p * line + q * f + k, n); };
+                Vec<T> best = value(0, 0);
+                Integers<Vec<T>> place{};
+                for (int64_t p = 0; p < high; ++p)
+                    for (int64_t q = p == 0; q < wide; ++q) {
+                        const Vec<T> x = value(p, q);
+                        const auto larger = (x > best) | (x != x);  // NaN is the largest
+                        best = larger ? x : best;
+                        place = larger ? static_cast<Integers<T>>(p * wide + q) - Integers<Vec<T>>{} : place;
+                    }
+                if (bias) best += load_upto(bias + k, n);
+                store_upto(d_.out + to + k, function.forward(best), n);
+                if (d_.argmax) store_bytes<T>(d_.argmax + to + k, place, n);
+            });
+        };
+        for (int64_t n = block.images.begin; n < block.images.end; ++n) {
+            const T* const image = sums_ + (n - block.images.begin) * rows * line;
+            for (int64_t i = 0; i < rows / high; ++i)
+                for (int64_t j = 0; j < windows_w; ++j) {
+                    const int64_t window = (n * windows_h + block.rows.begin / high + i) * windows_w + j;
+                    pool_window(image + (i * high * d_.out_w + j * wide) * f, window * f);
+                }
+        }
+    }
+
+    static constexpr bool packs_pairs = !std::is_same_v<E, T>;
+
+    const Direction<E> d_;
+    const bool depthwise_;
+    const int64_t inputs_, kernel_w_, taps_count_;
+    const Parts panels_of_;
+    Reader<E> reader_;
+    int64_t most_;  // pixels of a block
+    bool across_;   // all images, the same rows
+    int64_t windows_most_ = 0;  // that are transformed together, where Winograd's filtering pays
+    Blocks blocks_;
+    Taps *h_, *w_;  // for each remainder
+    Tap* taps_;     // of rows, then of columns
+    Segment* segments_;
+    int64_t *a_at_, *c_at_;
+    T *sums_, *lines_, *points_, *products_, *zeros_;
+    E *copy_, *packed_;
+};
+
+}  // namespace tilefuse::inline TILEFUSE_ISA

@@ -1,0 +1,228 @@
+// The gradient of a convolution at its weights: a tile is a few input channels of a tap by a panel of output channels, and
+// adds up pixel by pixel. The pixels are cut into slices, whose number depends on the shape alone, and the slices are added
+// in their order: the bits don't depend on the number of threads.
+#pragma once
+
+#include "cpu/conv_depthwise.h"
+#include "cpu/conv_plan.h"
+#include "cpu/cut.h"
+#include "cpu/optimizer.h"
+
+namespace tilefuse::inline TILEFUSE_ISA {
+
+template <class E> class WeightGradient {
+    using T = Sum<E>;
+
+public:
+    WeightGradient(const tilefuse_conv2d_backward_weights_args& args, void* scratch, void* shared)
+        : args_(args), s_(args.shape), depthwise_(depthwise(s_)), groups_(depthwise_ ? 1 : s_.groups),
+          inputs_(depthwise_ ? 1 : s_.c / s_.groups), outputs_(s_.f / groups_),
+          x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(), .pairs = pairs},
+          dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
+              .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
+          panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors), rows_(taps_of(s_) * inputs_) {
+        const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
+        blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256), 1);
+        const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
+        const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
+        reader_ = Reader<E>(x_, h, w, padding_pays(h, w, blocks_.most_images, copying(depthwise_ ? 1 : outputs_)));
+        const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
+        // Each slice has sums of its own: few where they are many numbers.
+        constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
+        const int64_t fit = slices_bytes / std::max<int64_t>(1, rows_ * s_.f * static_cast<int64_t>(sizeof(T)));
+        slices_ = 1;
+        while (2 * slices_ <= std::min({fit, slices_most, blocks_.count})) slices_ *= 2;
+
+        Cut mine(scratch);
+        taps_ = mine.take<Tap>(s_.kernel_h + s_.kernel_w);
+        segments_ = mine.take<Segment>(taps);
+        at_ = mine.take<int64_t>(pixels);
+        dy_at_ = mine.take<int64_t>(depthwise_ ? pixels : 0);
+        panel_ = mine.take<E>(pixels * panel_columns<T>);
+        copy_ = mine.take<E>(reader_.size(blocks_));
+        lines_ = mine.take<T>(std::max(reader_.lines_size(), dy_.lines_size(s_.out_w, panel_columns<T>)));
+        scratch_size = mine.size();
+        Cut ours(shared);
+        sums_ = ours.take<T>(slices_ * rows_ * s_.f);
+        bias_sums_ = ours.take<T>(slices_ * s_.f);
+        shared_size = ours.size();
+        if (scratch == nullptr) return;
+        for (int64_t p = 0; p < s_.kernel_h; ++p) taps_[p] = tap(p, s_.dilation_h, s_.pad_top);
+        for (int64_t q = 0; q < s_.kernel_w; ++q) taps_[s_.kernel_h + q] = tap(q, s_.dilation_w, s_.pad_left);
+    }
+
+    // Slices and panels of output channels are shared out.
+    void operator()(Team& team) const {
+        const int64_t panels = groups_ * panels_of_.count;
+        const Range mine = team.range(slices_ * panels);
+        for (int64_t unit = mine.begin; unit < mine.end;) {
+            const int64_t slice = unit / panels, end = std::min(mine.end, (slice + 1) * panels);
+            add_up(slice, {unit - slice * panels, end - slice * panels});
+            unit = end;
+        }
+        team.barrier();
+        finish(team, rows_ * s_.f, sums_, args_.kernel, args_.dw);
+        if (has_bias()) finish(team, s_.f, bias_sums_, args_.bias, args_.db);
+    }
+
+    size_t scratch_size, shared_size;
+
+private:
+    // Output channels of a panel: [first, first + valid), `vectors` of them.
+    struct Columns {
+        int64_t group, first, valid;
+        int vectors;
+        int64_t pitch() const { return vectors * lanes<T>; }
+    };
+
+    static Tap tap(int64_t index, int64_t dilation, int64_t pad) { return {index * dilation - pad, index}; }
+
+    static Reach reach(int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) {
+        return reach_of(1, stride, size, [&](int64_t) { return out; }, [&](const auto& body) {
+            for (int64_t t = 0; t < kernel; ++t) body(0, tap(t, dilation, pad));
+        });
+    }
+
+    bool rounds() const { return args_.precision == TILEFUSE_PRECISION_BFLOAT16; }
+    // dy as it lies; else copied to a panel.
+    bool reads_dy() const { return depthwise_ && dy_.as_they_lie() && !has_bias(); }
+    bool has_bias() const { return args_.rule ? args_.bias.w != nullptr : args_.db != nullptr; }
+
+    Columns columns_of(int64_t number) const {
+        const int64_t group = number / panels_of_.count, panel = number % panels_of_.count, begin = panels_of_.begin(panel);
+        const int vectors = static_cast<int>(panels_of_.begin(panel + 1) - begin);
+        return {group, group * outputs_ + begin * lanes<T>, std::min<int64_t>(vectors * lanes<T>, outputs_ - begin * lanes<T>), vectors};
+    }
+
+    void add_up(int64_t slice, Range panels) const {
+        T *const sums = sums_ + slice * rows_ * s_.f, *const bias_sums = bias_sums_ + slice * s_.f;
+        for (int64_t number = panels.begin; number < panels.end; ++number) {
+            const Columns columns = columns_of(number);
+            for (int64_t row = 0; row < rows_; ++row) fill_zeros(sums + row * s_.f + columns.first, columns.valid);
+            fill_zeros(bias_sums + columns.first, columns.valid);
+        }
+        const Taps h = {taps_, s_.kernel_h, 0}, w = {taps_ + s_.kernel_h, s_.kernel_w, 0};
+        for (int64_t b = blocks_.count * slice / slices_; b < blocks_.count * (slice + 1) / slices_; ++b) {
+            const Block block = blocks_[b];
+            const View<E> view = reader_(block, lines_, copy_);
+            for_runs(block.rows, h, s_.stride_h, reader_.rows, [&](const Run& rows) {
+                for_runs({0, s_.out_w}, w, s_.stride_w, reader_.cols, [&](const Run& cols) {
+                    const int64_t pixels = make_table(block, rows.pixels, cols.pixels, view);
+                    const int64_t segments = make_segments(rows, h, cols, w, view.row_pitch, s_.c, inputs_, s_.kernel_w,
+                                                           depthwise_ ? 1 : std::numeric_limits<int64_t>::max(), segments_);
+                    for (int64_t number = panels.begin; number < panels.end; ++number) {
+                        const Columns columns = columns_of(number);
+                        if (!reads_dy()) copy_panel(block, rows.pixels, cols.pixels, columns);
+                        if (has_bias()) add_columns(pixels, columns, bias_sums + columns.first);
+                        add_panel(pixels, segments, columns, view.origin, sums + columns.first);
+                    }
+                });
+            });
+        }
+    }
+
+    int64_t make_table(const Block& block, Range rows, Range cols, const View<E>& view) const {
+        int64_t pixels = 0;
+        for (int64_t n = 0; n < block.images.end - block.images.begin; ++n)
+            for (int64_t i = rows.begin; i < rows.end; ++i)
+                for (int64_t j = cols.begin; j < cols.end; ++j, ++pixels) {
+                    at_[pixels] = n * view.image_pitch + (i * s_.stride_h - view.top) * view.row_pitch + j * s_.stride_w * s_.c;
+                    if (depthwise_) dy_at_[pixels] = (((block.images.begin + n) * s_.out_h + i) * s_.out_w + j) * s_.f;
+                }
+        return pixels;
+    }
+
+    void copy_panel(const Block& block, Range rows, Range cols, const Columns& columns) const {
+        const int64_t image = (rows.end - rows.begin) * (cols.end - cols.begin) * columns.pitch();
+        for (int64_t i = block.images.begin; i < block.images.end; ++i) {
+            dy_.copy(i, rows, cols, {columns.first, columns.first + columns.valid}, columns.pitch(), lines_,
+                     panel_ + (i - block.images.begin) * image);
+        }
+    }
+
+    void add_panel(int64_t pixels, int64_t segments, const Columns& columns, const E* x, T* sums) const {
+        if constexpr (pairs == Pairs::none) {
+            if (depthwise_) {
+                const T* const dy = reads_dy() ? dy_.data + columns.first : panel_;
+                if (!reads_dy())
+                    for (int64_t p = 0; p < pixels; ++p) dy_at_[p] = p * columns.pitch();
+                return add_depthwise<T>({pixels, x + columns.first, dy, at_, dy_at_, segments_, sums, s_.f, 0}, segments, columns.valid);
+            }
+        }
+        WeightTile<E> t;
+        t.a_at = at_;
+        t.pixels = pixels;
+        t.b = panel_;
+        t.c_stride = s_.f;
+        t.tail = static_cast<int>(lanes<T> - (columns.pitch() - columns.valid));
+        for (const Segment* segment = segments_; segment != segments_ + segments; ++segment) {
+            const Parts strips(segment->length, max_rows(columns.vectors));
+            for (int64_t strip = 0; strip < strips.count; ++strip) {
+                const int64_t at = strips.begin(strip);
+                t.a = x + columns.group * inputs_;
+                t.at = segment->at + at;
+                t.c = sums + (segment->row + at) * s_.f;
+                conv_tiles<E>.of_weights[columns.vectors - 1][strips.begin(strip + 1) - at - 1](t);
+            }
+        }
+    }
+
+    void add_columns(int64_t pixels, const Columns& columns, T* sums) const {
+        for (int v = 0; v < columns.vectors; ++v) {
+            const int n = static_cast<int>(std::min<int64_t>(lanes<T>, columns.valid - v * lanes<T>));
+            constexpr int64_t chains = 4;
+            Vec<T> totals[chains] = {};
+            const E* of_pixel = panel_ + v * lanes<T>;
+            const int64_t pitch = columns.pitch();
+            int64_t p = 0;
+            for (; p + chains <= pixels; p += chains, of_pixel += chains * pitch) {
+#pragma GCC unroll 4
+                for (int64_t i = 0; i < chains; ++i) totals[i] += number(load(of_pixel + i * pitch));
+            }
+            for (; p < pixels; ++p, of_pixel += pitch) totals[0] += number(load(of_pixel));
+            const Vec<T> total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
+            store_upto(sums + v * lanes<T>, load_upto(sums + v * lanes<T>, n) + total, n);
+        }
+    }
+
+    static Vec<T> number(Vec<E> elements) {
+        if constexpr (pairs == Pairs::none) {
+            return elements;
+        } else {
+            return firsts(elements) + seconds(elements);
+        }
+    }
+
+    // Adds the slices, and stores the gradient or updates the parameter with it.
+    void finish(Team& team, int64_t count, T* sums, const tilefuse_parameter& parameter, void* gradient) const {
+        const Range mine = team.range(count, lanes<T>);
+        if (mine.begin >= mine.end) return;
+        T* const to = args_.rule ? sums : static_cast<T*>(gradient);
+        for_vectors<T>(mine.end - mine.begin, [&](int64_t i, int n) {
+            Vec<T> total = load_upto(sums + mine.begin + i, n);
+            for (int64_t slice = 1; slice < slices_; ++slice) total += load_upto(sums + slice * count + mine.begin + i, n);
+            store_upto(to + mine.begin + i, total, n);
+        });
+        if (args_.rule) Update<T>(*args_.rule, parameter)(mine.begin, sums + mine.begin, mine.end - mine.begin);
+    }
+
+    static constexpr Pairs pairs = std::is_same_v<E, T> ? Pairs::none : Pairs::images;
+
+    const tilefuse_conv2d_backward_weights_args& args_;
+    const tilefuse_conv2d_shape& s_;
+    const bool depthwise_;
+    const int64_t groups_, inputs_, outputs_;
+    const Images<E> x_, dy_;
+    Reader<E> reader_;
+    const Parts panels_of_;
+    const int64_t rows_;
+    int64_t slices_;
+    Blocks blocks_;
+    Tap* taps_;  // of rows, then of columns
+    Segment* segments_;
+    int64_t *at_, *dy_at_;
+    E *panel_, *copy_;
+    T *lines_, *sums_, *bias_sums_;
+};
+
+}  // namespace tilefuse::inline TILEFUSE_ISA

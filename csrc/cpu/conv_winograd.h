@@ -1,0 +1,91 @@
+// Winograd's minimal filtering F(2 x 2, 3 x 3): a window of 2 x 2 pixels of a 3 x 3 convolution, 36 multiply-adds for each
+// input and output channel, from 16. What a window reads and the filters are transformed to 16 points each; at each point
+// there is a product of matrices, [windows, inputs] by [inputs, outputs]; sums of the points are the pixels. The transforms
+// have the factors 1 and 1/2, so that small integers stay exact.
+// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace tilefuse::inline TILEFUSE_ISA {
+
+constexpr int winograd_points = 16;
+
+// A 2-D transform is one of the columns, then of the rows.
+template <int From, int To, class V, class Transform>
+[[gnu::always_inline]] inline void transform_both(const V (&in)[From][From], V (&out)[To][To], const Transform& transform) {
+    V columns[To][From];
+#pragma GCC unroll 4
+    for (int j = 0; j < From; ++j) {
+        V from[From], to[To];
+#pragma GCC unroll 4
+        for (int i = 0; i < From; ++i) from[i] = in[i][j];
+        transform(from, to);
+#pragma GCC unroll 4
+        for (int i = 0; i < To; ++i) columns[i][j] = to[i];
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < To; ++i) transform(columns[i], out[i]);
+}
+
+// to[point] = the points of the 4 x 4 pixels at `from`, `pitch` apart
+template <class T> void winograd_inputs(const T* const (&from)[4][4], int64_t channels, T* to, int64_t pitch) {
+    for_vectors<T>(channels, [&](int64_t k, int n) {
+        Vec<T> pixels[4][4], points[4][4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) pixels[i][j] = load_upto(from[i][j] + k, n);
+        transform_both(pixels, points, [](const Vec<T>(&d)[4], Vec<T>(&v)[4]) __attribute__((always_inline)) {
+            v[0] = d[0] - d[2], v[1] = d[1] + d[2], v[2] = d[2] - d[1], v[3] = d[1] - d[3];
+        });
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch + k, points[i][j], n);
+    });
+}
+
+// to[point] = the points of filters, whose taps [3, 3] are `tap_pitch` apart
+template <class T> void winograd_filters(const T* taps, int64_t tap_pitch, int64_t count, T* to, int64_t pitch) {
+    for_vectors<T>(count, [&](int64_t k, int n) {
+        Vec<T> filter[3][3], points[4][4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 3; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 3; ++j) filter[i][j] = load_upto(taps + (3 * i + j) * tap_pitch + k, n);
+        transform_both(filter, points, [](const Vec<T>(&g)[3], Vec<T>(&u)[4]) __attribute__((always_inline)) {
+            const Vec<T> ends = (g[0] + g[2]) * T(0.5), middle = g[1] * T(0.5);
+            u[0] = g[0], u[1] = ends + middle, u[2] = ends - middle, u[3] = g[2];
+        });
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch + k, points[i][j], n);
+    });
+}
+
+// The 2 x 2 pixels of points that are `pitch` apart; to[i][j] is nullptr where there is none. Returns whether all are finite.
+template <class T> bool winograd_outputs(const T* points, int64_t pitch, int64_t channels, T* const (&to)[2][2]) {
+    Vec<T> spoiled{};
+    for_vectors<T>(channels, [&](int64_t k, int n) {
+        Vec<T> sums[4][4], pixels[2][2];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) sums[i][j] = load_upto(points + (4 * i + j) * pitch + k, n);
+        transform_both(sums, pixels, [](const Vec<T>(&m)[4], Vec<T>(&y)[2]) __attribute__((always_inline)) {
+            y[0] = m[0] + m[1] + m[2], y[1] = m[1] - m[2] - m[3];
+        });
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i)
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; ++j) {
+                spoiled += pixels[i][j] - pixels[i][j];  // NaN of infinity and NaN
+                if (to[i][j]) store_upto(to[i][j] + k, pixels[i][j], n);
+            }
+    });
+    return sum<T>(spoiled) == 0;
+}
+
+}  // namespace tilefuse::inline TILEFUSE_ISA
