@@ -103,6 +103,8 @@ MEANT = {
     r"matmul.cu: products::multiply<products::Tile<double.*": ["DFMA", *BY_16_BYTES],
     r"conv.cu: .*::(?:convolve|weigh)<products::Tile<float.*": ["FFMA", *BY_16_BYTES],
     r"conv.cu: .*::(?:convolve|weigh)<products::Tile<double.*": ["DFMA", *BY_16_BYTES],
+    r"conv_depthwise.cu: .*::(?:convolve|weigh)_channels<float, 4.*": ["FFMA", BY_16_BYTES[0]],
+    r"conv_depthwise.cu: .*::(?:convolve|weigh)_channels<double, 2.*": ["DFMA", BY_16_BYTES[0]],
 }
 
 
