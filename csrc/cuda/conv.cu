@@ -183,7 +183,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     multiply_panels<Tile>(a, b, work.depth, buffers, sums, [] {});
 
     const int columns_left = static_cast<int>(p.n - work.column);
-    const int first = first_column(p, g.target, work.product) + static_cast<int>(work.column);
+    const int first = first_column(p, g.target, static_cast<int>(work.product)) + static_cast<int>(work.column);
     for_packs<Tile>(sums, p.m - work.row, columns_left, [&](int r, int column, const auto& x) {
         if (g.target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
@@ -204,12 +204,14 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_and_pool(P
         block_barrier();
     }
     const int64_t columns = columns_of_sums<T>(p.n), packs = columns / pack, windows = p.m / target.window();
-    const int64_t index = (p.first + blockIdx.x) * add_threads + threadIdx.x, product = index / packs / windows;
-    const int64_t window = index / packs % windows, column = index % packs * pack;
+    const int64_t index = (p.first + blockIdx.x) * add_threads + threadIdx.x, line = index / packs;
+    const int product = static_cast<int>(line / windows);
+    const int64_t window = line - product * windows, column = (index - line * packs) * pack;
     if (product >= p.products) return;
     const T* sums = p.sums + (product * p.parts * p.m + window * target.window()) * columns + column;
     const auto total_of = [&](int place) {
         Pack<T, pack> total = load_pack<pack>(sums + place * columns);
+        TILEFUSE_UNROLL(4)  // more, and registers are spilled
         for (int64_t part = 1; part < p.parts; ++part) {
             const Pack<T, pack> x = load_pack<pack>(sums + (part * p.m + place) * columns);
             TILEFUSE_UNROLL_ALL
@@ -223,7 +225,7 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_and_pool(P
         for (int place = 1; place < target.window(); ++place) best.take(total_of(place), place);
         return finish_window(p.finish, target, best, window, to, p.n - column);
     }
-    const int64_t row = result_row(target, static_cast<int>(product % target.phases()), place_of(target, window));
+    const int64_t row = result_row(target, product % target.phases(), place_of(target, window));
     if (row >= 0) finish<false>(p.finish, step_memory.step(), total_of(0), 0, row, to, p.n - column);
 }
 

@@ -112,10 +112,11 @@ struct Place {
     int image, i, j;
 };
 __device__ __forceinline__ Place place_of(const Target& t, int64_t row) {
-    const int64_t window = row / t.window(), in_image = window % (static_cast<int64_t>(t.grid_h) * t.grid_w);
-    const int image = static_cast<int>(window / (static_cast<int64_t>(t.grid_h) * t.grid_w));
-    const int i = static_cast<int>(in_image / t.grid_w), j = static_cast<int>(in_image % t.grid_w);
-    const int in_window = static_cast<int>(row % t.window());
+    const int64_t window = row / t.window();
+    const int of_image = t.grid_h * t.grid_w, image = static_cast<int>(window / of_image);
+    const int in_image = static_cast<int>(window - static_cast<int64_t>(image) * of_image);
+    const int i = in_image / t.grid_w, j = in_image % t.grid_w;
+    const int in_window = static_cast<int>(row - window * t.window());
     return {image, i * t.pool_h + in_window / t.pool_w, j * t.pool_w + in_window % t.pool_w};
 }
 
@@ -245,8 +246,8 @@ private:
 // ---- a block's share ------------------------------------------------------------------------------------------------
 
 // Where a product's columns begin in the rows of C.
-template <class T> __device__ __forceinline__ int first_column(const Product<T>& p, const Target& target, int64_t product) {
-    return static_cast<int>(product / target.phases() * p.n);
+template <class T> __device__ __forceinline__ int first_column(const Product<T>& p, const Target& target, int product) {
+    return product / target.phases() * static_cast<int>(p.n);
 }
 
 // What a block of a convolution computes. It lies in shared memory, since the loop needs the registers.

@@ -154,7 +154,7 @@ template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blo
     stage_sums<Tile>(sums, buffers);
 
     const int columns_left = static_cast<int>(p.n - work.column), column = column_of_thread<Tile>();
-    const int first = first_column(p, g.target, work.product) + static_cast<int>(work.column);
+    const int first = first_column(p, g.target, static_cast<int>(work.product)) + static_cast<int>(work.column);
     if (column >= columns_left) return;
     for_staged_packs<Tile>(buffers, p.m - work.row, [&](int r, const auto& x) {
         if (g.target.adds) {

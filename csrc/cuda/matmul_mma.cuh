@@ -55,16 +55,18 @@ public:
             const int line = k + row + 8 * (IsA ? far : near);
             load_matrices_transposed(x, buffer + place(line, at + 8 * (IsA ? near : far)));
         } else {
+            const Element* from = buffer + (k + lane % 4) * line_across + at + lane / 4;
             TILEFUSE_UNROLL_ALL
             for (int i = 0; i < 4; ++i) {
                 const int next = IsA ? i % 2 : i / 2, deeper = IsA ? i / 2 : i % 2;
-                x[i] = __float_as_uint(buffer[place(k + lane % 4 + 4 * deeper, at + lane / 4 + 8 * next)]);
+                x[i] = __float_as_uint(from[4 * deeper * line_across + 8 * next]);
             }
         }
     }
 
 protected:
     static constexpr int pack = pack_size<Element>, depth = 4 * pack, threads = 2 * Width;
+    static constexpr int line_across = Width + line_gap;
 
     __device__ __forceinline__ explicit MmaPanel(bool along) : along_(along) {}
 
@@ -74,7 +76,7 @@ protected:
     // that, too, but the addresses take up to 30 registers.)
     __device__ __forceinline__ int place(int line, int at) const {
         if (along_) return line * depth + (at / pack ^ line / 2 % 4) * pack + at % pack;
-        return line * (Width + line_gap) + at;
+        return line * line_across + at;
     }
 
     const bool along_;
