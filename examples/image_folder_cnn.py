@@ -60,7 +60,7 @@ try:
     question = options.predict or Path(test.filepaths[-1])
     image = load_image(question, (150, 150), rescale=1 / 255)
 except (OSError, ValueError) as error:
-    sys.exit(f"image_folder_cnn.py: {error}")
+    sys.exit(f"image_folder_cnn.py: {error}\nWhat a folder must hold is said by --help.")
 classes = list(train.class_indices)
 print(f"{train.samples} images to train on, {test.samples} to test with; classes: {', '.join(classes)}")
 
