@@ -1,9 +1,10 @@
 """Memory that a training step takes beyond weights, Adam's moments and the batch, beside PyTorch's.
 
-usage: python benchmarks/step_memory.py [--peer-python VENV/bin/python] [--models cnn150] [--precision bfloat16]
+usage: python benchmarks/step_memory.py [--peer-python VENV/bin/python] [--models cnn150]
+                                        [--precision bfloat16]
 
-Of tilefuse this is the arena of the compiled step, where all that a step computes lies; of PyTorch, in eager mode, the
-most bytes of live tensors at any time of a step, as its profiler sees them.
+Of tilefuse this is the arena of the compiled step, where all that a step computes lies; of PyTorch, in eager
+mode, the most bytes of live tensors at any time of a step, as its profiler sees them.
 """
 
 from __future__ import annotations

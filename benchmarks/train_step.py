@@ -1,4 +1,4 @@
-"""Whole training steps against PyTorch, JAX and Keras: forward, backward and Adam of networks for vectors and images.
+"""Whole training steps against PyTorch, JAX and Keras: forward, backward and Adam, of networks and images.
 
 usage: python benchmarks/train_step.py [--device cuda] [--peer-python VENV/bin/python] [--peers torch,jax]
                                        [--models cnn28,cnn150] [--precision bfloat16]
@@ -10,8 +10,8 @@ process's blocks.
 On a GPU all batches are in its memory beforehand, and a block ends when the GPU has done all its steps.
 tilefuse runs step by step, each waited for, and by the epoch; PyTorch eager, compiled, and each of these as
 CUDA graphs of whole steps, all without waiting between steps.
-With bfloat16, weights and Adam are float32: tilefuse's set_precision, PyTorch's autocast, Keras's mixed_bfloat16;
-JAX casts weights and samples.
+In bfloat16, weights and Adam stay float32: tilefuse's set_precision, PyTorch's autocast, Keras's
+mixed_bfloat16; JAX casts weights and samples.
 Writes train_step.json, .md and .png (on a GPU: train_step_cuda; in bfloat16: train_step_bfloat16) to
 benchmarks/results.
 """

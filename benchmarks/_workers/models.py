@@ -46,8 +46,8 @@ Layer = Conv | Pool | Flatten | Drop | Dense
 class Network:
     """Layers, the last of which is a Dense with one output: a sigmoid, or more: a softmax. Adam with 1e-3.
 
-    `inputs` is the shape of a sample, with channels last; `epoch` the number of steps that a peer which trains
-    by epochs takes at a time.
+    `inputs` is the shape of a sample, channels last; `epoch` the number of steps that a peer takes at a time
+    where it trains by epochs.
     """
 
     inputs: tuple[int, ...]

@@ -1,7 +1,7 @@
 """What one training step of PyTorch allocates: `python -m _workers.torch_memory MODEL PRECISION`.
 
-Prints JSON: the most bytes of tensors at any time of a step, beyond those that are there before it: weights, Adam's
-moments and the batch. Allocations are the profiler's, which sees all that go through PyTorch's allocator.
+Prints JSON: the most bytes of tensors at any time of a step, beyond those that are there before it (weights,
+Adam's moments and the batch), as the profiler sees them.
 """
 
 from __future__ import annotations
