@@ -4,12 +4,12 @@ usage: python benchmarks/image_pipeline.py [--data FOLDER] [--steps N] [--blocks
 
 The network is cnn150 of train_step.py, in batches of 32 images of 150 x 150 RGB pixels, changed as those of
 examples/image_folder_cnn.py. A block is an epoch of `fit`; the kinds of data take turns, and a time is the
-median of a kind's blocks. FOLDER has a sub-folder of images for each of two classes. Without it they are made:
+median of a kind's blocks. FOLDER has a sub-folder of images for each of two classes; by default they are
 digits on a coloured ground with a camera's noise, as PNG files of 150 x 150 pixels and JPEG of 200 x 200.
 
-Threads read and change images while others train, on the same cores. After the first epoch, images that fit into
-`cache_mib` need not be read ("kept"). "possible" is the speed if no core ever waited: the cores share the work of
-a step and that on its images, which is measured in one thread.
+Threads read and change images while others train, on the same cores. After the first epoch, images that fit
+into `cache_mib` need not be read ("kept"). "possible" is the speed if no core ever waited: the cores share
+the work of a step and that on its images, which is measured in one thread.
 """
 
 from __future__ import annotations
@@ -146,7 +146,15 @@ def main() -> None:
             }  # fmt: skip
             numbers = [f"{kind.step:.1f}", f"{1e3 * NETWORK.batch / kind.step:.0f}", f"{ratio:.3f}"]
             rows.append([kind.name, *numbers, f"{possible:.3f}", f"{read:.2f}", f"{change:.2f}"])
-    header = ["data", "ms a step", "images/s", "of memory's", "possible", "ms to read one", "ms to change one"]
+    header = [
+        "data",
+        "ms a step",
+        "images/s",
+        "of memory's",
+        "possible",
+        "ms to read one",
+        "ms to change one",
+    ]
     table = markdown_table(header, rows)
     save(options.output, "image_pipeline", {"config": tilefuse.show_config("dicts"), "kinds": results}, table)
     print(table)

@@ -95,7 +95,7 @@ def started(peer: str, threads: int, device: str, precision: str, python: str) -
 def measure(workers: list[Worker], model: str, blocks: int, seconds: float) -> dict[str, list[float]]:
     """Milliseconds a step of each block, by name. A peer that fails is left out from there on."""
     steps, loss = {}, {}
-    least = max(1, MODELS[model].epoch // 8)
+    least = max(4, MODELS[model].epoch // 8)
     for worker in list(workers):
         try:
             worker.train(model, least)  # compiles, and finds the way into the caches
@@ -160,19 +160,22 @@ def cell(value: float | None, form: str) -> str:
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.4 * len(results), 3.6), layout="constrained", dpi=120)
-    for axes, (model, result) in zip(
-        figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
-    ):
+    columns = min(len(results), 3)
+    rows = -(-len(results) // columns)
+    figure = Figure(figsize=(4 * columns, 3.6 * rows), layout="constrained", dpi=120)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (model, result) in zip(panels, results.items(), strict=False):
         medians = dict(sorted(result["ms_per_step"].items(), key=lambda item: -item[1]))
         colours = ["#2f6fb3" if name.startswith("tilefuse") else "#b4bac4" for name in medians]
         bars = axes.barh([label(name) for name in medians], list(medians.values()), color=colours)
         axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
-        axes.set_title(f"{model}\n{MODELS[model].title}, batch {MODELS[model].batch}", fontsize=10)
+        axes.set_title(f"{model}\n{MODELS[model].title}, batch {MODELS[model].batch}", fontsize=9)
         axes.set_xlabel("ms a step")
         axes.margins(x=0.18)
         axes.tick_params(axis="y", labelsize=8, length=0)
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels:
+        axes.set_visible(False)
     figure.savefig(path)
 
 

@@ -69,8 +69,8 @@ class ImageFolder(ImageBatches):
         "raise": when an image cannot be read, all of them are looked at, and the error names those that
         cannot. "skip": they are all read once now, a warning names those that cannot, and they are left out.
     cache_mib : int
-        So many MiB of images that were read, in uint8 and at the size they are needed in, are kept for the next
-        epochs; the others are read again in each. 0 keeps none, for instance when the files change.
+        So many MiB of images, in uint8 and resized, are kept from the first epoch for the next ones, and the
+        others are read again in each. 0 keeps none, for instance when the files change.
     **augmentation
         Arguments of `Augmentation`: rotation_range, width_shift_range, height_shift_range, brightness_range,
         shear_range, zoom_range, channel_shift_range, fill_mode, cval, horizontal_flip, vertical_flip,
