@@ -144,17 +144,22 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     each = list(results.values())
     header = ["ms a step", *(f"`{model}`" for model in results)]
     rows = [
-        [label(name), *(cell(result["ms_per_step"].get(name), "{:#.3g}") for result in each)]
+        [label(name), *(cell(result["ms_per_step"].get(name)) for result in each)]
         for name in each[0]["ms_per_step"]
     ]
     for name in each[0].get("ratio", {}):
         rows.append([f"{label(name)}: times faster than the fastest peer"])
-        rows[-1] += [cell(result.get("ratio", {}).get(name), "**{:.2f}**") for result in each]
+        rows[-1] += [bold(result.get("ratio", {}).get(name)) for result in each]
     return markdown_table(header, rows)
 
 
-def cell(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def cell(value: float | None) -> str:
+    """Three digits, or all before the point."""
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def bold(value: float | None) -> str:
+    return "-" if value is None else f"**{value:.2f}**"
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -168,8 +173,8 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
         medians = dict(sorted(result["ms_per_step"].items(), key=lambda item: -item[1]))
         colours = ["#2f6fb3" if name.startswith("tilefuse") else "#b4bac4" for name in medians]
         bars = axes.barh([label(name) for name in medians], list(medians.values()), color=colours)
-        axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
-        axes.set_title(f"{model}\n{MODELS[model].title}, batch {MODELS[model].batch}", fontsize=9)
+        axes.bar_label(bars, fmt=cell, padding=3, fontsize=8)
+        axes.set_title(f"{model}\n{MODELS[model].title}, batch {MODELS[model].batch}", fontsize=8)
         axes.set_xlabel("ms a step")
         axes.margins(x=0.18)
         axes.tick_params(axis="y", labelsize=8, length=0)
