@@ -129,7 +129,7 @@ private:
         const tilefuse_conv2d_shape& s = d_.shape;
         if (packs_pairs || !d_.may_transform || s.groups != 1 || d_.pool.height % 2 == 1 || d_.n == 0) return false;
         if (!winograd_fits(s.kernel_h, s.stride_h, s.dilation_h) || !winograd_fits(s.kernel_w, s.stride_w, s.dilation_w)) return false;
-        constexpr double step = 2 * lanes<T>, inputs_cost = 3.5, outputs_cost = 2.5, window_cost = 60;
+        constexpr double step = 2 * lanes<T>, inputs_cost = 56.0 / lanes<T>, outputs_cost = 40.0 / lanes<T>, window_cost = 60;
         const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
         const double windows = product((d_.out_h + 1) / 2, (d_.out_w + 1) / 2), images = static_cast<double>(d_.n);
         const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +

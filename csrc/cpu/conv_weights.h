@@ -92,7 +92,7 @@ private:
     bool winograd_pays(const Reach& h, const Reach& w) const {
         if (pairs != Pairs::none || !may_transform<T>(args_.precision) || s_.groups != 1) return false;
         if (!winograd_fits(s_.kernel_h, s_.stride_h, s_.dilation_h) || !winograd_fits(s_.kernel_w, s_.stride_w, s_.dilation_w)) return false;
-        constexpr double step = 2 * lanes<T>, inputs_cost = 3.5, outputs_cost = 4, window_cost = 80;
+        constexpr double step = 2 * lanes<T>, inputs_cost = 56.0 / lanes<T>, outputs_cost = 64.0 / lanes<T>, window_cost = 80;
         const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
         const double windows = product(s_.n, windows_of(s_.out_h)), blocks = windows / static_cast<double>(windows_together(inputs_));
         const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +
