@@ -1,6 +1,7 @@
-"""Whole training steps against PyTorch, JAX and Keras: forward, backward and Adam of four networks.
+"""Whole training steps against PyTorch, JAX and Keras: forward, backward and Adam, of networks and images.
 
 usage: python benchmarks/train_step.py [--device cuda] [--peer-python VENV/bin/python] [--peers torch,jax]
+                                       [--models cnn28,cnn150] [--precision bfloat16]
 
 Every peer runs with one thread, pinned to one core, and with as many threads as there are cores, and counts
 at its best. Each (peer, threads) is a process of its own that lives through the whole run; they take turns in
@@ -9,7 +10,10 @@ process's blocks.
 On a GPU all batches are in its memory beforehand, and a block ends when the GPU has done all its steps.
 tilefuse runs step by step, each waited for, and by the epoch; PyTorch eager, compiled, and each of these as
 CUDA graphs of whole steps, all without waiting between steps.
-Writes train_step.json, .md and .png (on a GPU: train_step_cuda) to benchmarks/results.
+In bfloat16, weights and Adam stay float32: tilefuse's set_precision, PyTorch's autocast, Keras's
+mixed_bfloat16; JAX casts weights and samples.
+Writes train_step.json, .md and .png (on a GPU: train_step_cuda; in bfloat16: train_step_bfloat16) to
+benchmarks/results.
 """
 
 from __future__ import annotations
@@ -69,9 +73,9 @@ class Worker:
 
 
 @contextmanager
-def started(peer: str, threads: int, device: str, python: str) -> Iterator[Worker | None]:
+def started(peer: str, threads: int, device: str, precision: str, python: str) -> Iterator[Worker | None]:
     """A worker; None where a peer cannot start, such as when it is not installed."""
-    command = [python, "-m", "_workers", peer, str(threads), device]
+    command = [python, "-m", "_workers", peer, str(threads), device, precision]
     with subprocess.Popen(
         command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -91,17 +95,18 @@ def started(peer: str, threads: int, device: str, python: str) -> Iterator[Worke
 def measure(workers: list[Worker], model: str, blocks: int, seconds: float) -> dict[str, list[float]]:
     """Milliseconds a step of each block, by name. A peer that fails is left out from there on."""
     steps, loss = {}, {}
+    least = max(4, MODELS[model].epoch // 8)
     for worker in list(workers):
         try:
-            worker.train(model, 30)  # compiles, and finds the way into the caches
-            probe = worker.train(model, 30)
+            worker.train(model, least)  # compiles, and finds the way into the caches
+            probe = worker.train(model, least)
         except RuntimeError as error:
             if worker.is_own:
                 raise
             print(f"left out: {error}", file=sys.stderr)
             workers.remove(worker)
             continue
-        steps[worker] = max(10, round(seconds * probe["steps"] / probe["seconds"]))
+        steps[worker] = max(-(-least // 3), round(seconds * probe["steps"] / probe["seconds"]))
     times: dict[str, list[float]] = {worker.name: [] for worker in workers}
     for block in range(blocks):
         for worker in workers[block % len(workers) :] + workers[: block % len(workers)]:
@@ -110,7 +115,7 @@ def measure(workers: list[Worker], model: str, blocks: int, seconds: float) -> d
             times[worker.name].append(1e3 * result["seconds"] / result["steps"])
             loss[worker] = result["loss"]
     for worker in workers:
-        if not 0 < loss[worker] < MODELS[model].chance_loss:
+        if not 0 <= loss[worker] < MODELS[model].chance_loss:
             raise RuntimeError(f"{worker.name} does not learn {model}: its loss is {loss[worker]}")
     return times
 
@@ -139,37 +144,43 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     each = list(results.values())
     header = ["ms a step", *(f"`{model}`" for model in results)]
     rows = [
-        [label(name), *(cell(result["ms_per_step"].get(name), "{:#.3g}") for result in each)]
+        [label(name), *(cell(result["ms_per_step"].get(name)) for result in each)]
         for name in each[0]["ms_per_step"]
     ]
     for name in each[0].get("ratio", {}):
         rows.append([f"{label(name)}: times faster than the fastest peer"])
-        rows[-1] += [cell(result.get("ratio", {}).get(name), "**{:.2f}**") for result in each]
+        rows[-1] += [bold(result.get("ratio", {}).get(name)) for result in each]
     return markdown_table(header, rows)
 
 
-def cell(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def cell(value: float | None) -> str:
+    """Three digits, or all before the point."""
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def bold(value: float | None) -> str:
+    return "-" if value is None else f"**{value:.2f}**"
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.4 * len(results), 3.6), layout="constrained", dpi=120)
-    for axes, (model, result) in zip(
-        figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
-    ):
+    columns = min(len(results), 3)
+    rows = -(-len(results) // columns)
+    figure = Figure(figsize=(4 * columns, 3.6 * rows), layout="constrained", dpi=120)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (model, result) in zip(panels, results.items(), strict=False):
         medians = dict(sorted(result["ms_per_step"].items(), key=lambda item: -item[1]))
         colours = ["#2f6fb3" if name.startswith("tilefuse") else "#b4bac4" for name in medians]
         bars = axes.barh([label(name) for name in medians], list(medians.values()), color=colours)
-        axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
-        axes.set_title(
-            f"{model}\n{'-'.join(map(str, MODELS[model].sizes))}, batch {MODELS[model].batch}", fontsize=10
-        )
+        axes.bar_label(bars, fmt=cell, padding=3, fontsize=8)
+        axes.set_title(f"{model}\n{MODELS[model].title}, batch {MODELS[model].batch}", fontsize=8)
         axes.set_xlabel("ms a step")
         axes.margins(x=0.18)
         axes.tick_params(axis="y", labelsize=8, length=0)
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels:
+        axes.set_visible(False)
     figure.savefig(path)
 
 
@@ -188,6 +199,9 @@ def main() -> None:
         help=f"of {','.join(PEERS['cpu'])} (torch,jax,keras); on cuda {','.join(PEERS['cuda'])} (all)",
     )
     parser.add_argument("--models", default=",".join(MODELS), help=f"of {','.join(MODELS)} (all)")
+    parser.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16"), help="of products (float32)"
+    )
     parser.add_argument("--blocks", type=int, default=15, help="for each process and model (15)")
     parser.add_argument("--seconds", type=float, default=0.2, help="least time of a block (0.2)")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder (benchmarks/results)")
@@ -203,31 +217,42 @@ def main() -> None:
         known = ", ".join(PEERS[kind]) or "none"
         parser.error(f"--peers has {', '.join(unknown)}; with --device {options.device} there are: {known}")
 
-    name = "train_step" if kind == "cpu" else f"train_step_{kind}"
+    models = options.models.split(",")
+    if unknown := [model for model in models if model not in MODELS]:
+        parser.error(f"--models has {', '.join(unknown)}; there are: {', '.join(MODELS)}")
+    suffixes = [kind] * (kind != "cpu") + [options.precision] * (options.precision != "float32")
+    name = "_".join(["train_step", *suffixes])
     with ExitStack() as stack:
         started_workers = [stack.enter_context(started(*each)) for each in wanted(options, kind, peers)]
         workers = [worker for worker in started_workers if worker is not None]
         versions = {worker.name: worker.config for worker in workers}
         gpu = versions["tilefuse"]["gpu"] if kind == "cuda" else None
         results: dict[str, dict[str, Any]] = {}
-        for model in options.models.split(","):
+        for model in models:
             results[model] = summarise(measure(workers, model, options.blocks, options.seconds))
             measured = {name.partition("/")[0] for name in results[model]["ms_per_step"]}
             results[model]["left_out"] = [peer for peer in peers if peer not in measured]
             print(f"{model} {json.dumps(results[model]['ms_per_step'])}", flush=True)
-            save(options.output, name, {"versions": versions, "models": results}, table(results), gpu)
+            save(
+                options.output,
+                name,
+                {"precision": options.precision, "versions": versions, "models": results},
+                table(results),
+                gpu,
+            )
     print(table(results))
     plot(results, options.output / f"{name}.png")
     print(f"written: {options.output}/{name}.json, .md, .png")
 
 
-def wanted(options: argparse.Namespace, kind: str, peers: list[str]) -> list[tuple[str, int, str, str]]:
-    """What to start: peer, threads, device, interpreter."""
+def wanted(options: argparse.Namespace, kind: str, peers: list[str]) -> list[tuple[str, int, str, str, str]]:
+    """What to start: peer, threads, device, precision, interpreter."""
     cores = len(os.sched_getaffinity(0))
     own = sorted({1, min(2, cores), cores}) if kind == "cpu" else [cores]
     theirs = sorted({1, cores}) if kind == "cpu" else [cores]
-    return [(peer, n, options.device, sys.executable) for peer in OWN[kind] for n in own] + [
-        (peer, n, options.device, options.peer_python) for peer in peers for n in theirs
+    how = (options.device, options.precision)
+    return [(peer, n, *how, sys.executable) for peer in OWN[kind] for n in own] + [
+        (peer, n, *how, options.peer_python) for peer in peers for n in theirs
     ]
 
 

@@ -73,6 +73,30 @@ def test_steps_are_timed_on_the_executor(tmp_path: Path) -> None:
     assert result["versions"]["tilefuse"]["tilefuse"] == tilefuse.__version__
 
 
+@pytest.mark.slow
+def test_training_from_files_is_timed(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/image_pipeline.py"), "--steps", "1", "--blocks", "1"]
+    subprocess.run([*command, "--output", str(tmp_path)], check=True, capture_output=True)
+    kinds = json.loads((tmp_path / "image_pipeline.json").read_text())["kinds"]
+    assert [name for name in kinds if "kept" not in name] == ["memory", "PNG 150 x 150", "JPEG 200 x 200"]
+    assert all(0 < kind["ratio"] < 10 and 0 < kind["possible"] <= 1 for kind in kinds.values())
+
+
+@pytest.mark.slow
+def test_memory_of_steps_is_counted() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/step_memory.py"), "--models", "cnn28"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (own,) = re.findall(r"^\| `cnn28` \| ([0-9.]+) ", done.stdout, re.MULTILINE)
+    assert 0.5 < float(own) < 8
+
+
+def test_models_that_there_are_not() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/train_step.py"), "--models", "cnn28,vgg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--models has vgg; there are: mlp_binary, mlp_softmax" in done.stderr
+
+
 def test_a_device_that_is_not_there() -> None:
     if "available" in _device.report()["cuda"]:
         pytest.skip("there is a GPU")

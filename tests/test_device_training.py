@@ -37,12 +37,12 @@ def trained(program: MnistProgram, steps: int) -> tilefuse.Sequential:
     return model
 
 
-# Where windows have a maximum, and Adam a step of 1e-3 by a gradient's sign, rounding makes larger differences.
+# Rounding decides between near maxima, and the signs of small gradients, by which Adam steps by 1e-3.
 TOLERANCES = {"mnist_cnn": 1e-3}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "mnist_cnn"])  # that one takes an hour
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "mnist_cnn"])  # an hour there
 def test_hundreds_of_steps_end_with_the_cpu_weights(program: str, other: str) -> None:
     compare_with_cpu(program, other, 300)
 
@@ -65,7 +65,8 @@ def compare_with_cpu(program: str, device: str, steps: int) -> None:
     assert model.history is not None
     assert expected.history is not None
     for name, values in expected.history.history.items():
-        np.testing.assert_allclose(model.history.history[name], values, rtol=tolerance, atol=1e-5, err_msg=name)
+        ours = model.history.history[name]
+        np.testing.assert_allclose(ours, values, rtol=tolerance, atol=1e-5, err_msg=name)
 
 
 def test_weights_and_slots_lie_on_the_device(other: str) -> None:

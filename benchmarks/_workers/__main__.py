@@ -1,4 +1,4 @@
-"""One peer on one device: `python -m _workers PEER THREADS DEVICE`.
+"""One peer on one device: `python -m _workers PEER THREADS DEVICE PRECISION`.
 
 PEER is a module of this package, with dashes and what else its `training` takes: torch, torch-compile-graph.
 
@@ -17,7 +17,7 @@ import time
 
 
 def main() -> None:
-    peer, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    peer, threads, device, precision = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
     if threads == 1:  # one core, so that no pool of threads that a peer may have can help
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -26,7 +26,7 @@ def main() -> None:
     module, *how = peer.split("-")
     try:
         worker = importlib.import_module(f"_workers.{module}")
-        versions = worker.setup(threads, device)
+        versions = worker.setup(threads, device, precision)
     except (ImportError, RuntimeError) as error:  # not installed, or not for this device
         sys.exit(f"{peer}: {error}")
     answers.write(json.dumps(versions) + "\n")
@@ -38,7 +38,7 @@ def main() -> None:
         request = json.loads(line)
         name = request["model"]
         if name not in runs:
-            runs[name] = worker.training(MODELS[name], device, *how)
+            runs[name] = worker.training(MODELS[name], device, precision, *how)
         start = time.perf_counter()
         steps, loss = runs[name](request["steps"])
         seconds = time.perf_counter() - start

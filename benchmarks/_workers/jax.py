@@ -4,43 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .models import Mlp
+from .models import Conv, Dense, Drop, Flatten, Network, Pool
 
 BETA_1, BETA_2, EPSILON, RATE = 0.9, 0.999, 1e-7, 1e-3
 
 
-def setup(threads: int, device: str) -> dict[str, object]:
+def setup(threads: int, device: str, precision: str) -> dict[str, object]:
     # XLA takes as many threads as the process may use; the pinning of `__main__` makes it one.
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_default_prng_impl", "unsafe_rbg")  # the fastest generator for dropout
     return {"jax": jax.__version__}
 
 
-def training(mlp: Mlp, device: str) -> Callable[[int], tuple[int, float]]:
-    rng = np.random.default_rng(0)
-    params = [
-        (jnp.asarray(rng.normal(0, (2 / k) ** 0.5, (k, n)), jnp.float32), jnp.zeros(n))
-        for k, n in pairwise(mlp.sizes)
-    ]
+def training(network: Network, device: str, precision: str) -> Callable[[int], tuple[int, float]]:
+    params = initial(network)
     zeros = partial(jax.tree.map, jnp.zeros_like, params)
     state = (params, zeros(), zeros(), jnp.float32(0), jax.random.key(0))
-    batches = [(jnp.asarray(x), jnp.asarray(y)) for x, y in mlp.batches()]
+    batches = [(jnp.asarray(x), jnp.asarray(y)) for x, y in network.batches()]
 
     def loss_function(params: Any, x: jax.Array, y: jax.Array, key: jax.Array) -> jax.Array:
-        for i, (w, b) in enumerate(params):
-            if i:
-                x = jax.nn.relu(x)
-            if i == 1 and mlp.dropout:
-                x = x * jax.random.bernoulli(key, 1 - mlp.dropout, x.shape) / (1 - mlp.dropout)
-            x = x @ w + b
-        if mlp.binary:
+        params, x = jax.tree.map(lambda array: array.astype(precision), (params, x))
+        x = outputs(network, params, x, key).astype("float32")
+        if network.binary:
             z = x[:, 0]
             return jnp.mean(jax.nn.softplus(z) - z * y)
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1))
@@ -48,7 +39,9 @@ def training(mlp: Mlp, device: str) -> Callable[[int], tuple[int, float]]:
     @partial(jax.jit, donate_argnums=0)
     def train_step(state: Any, x: jax.Array, y: jax.Array) -> Any:
         params, m, v, t, key = state
-        key, use = jax.random.split(key) if mlp.dropout else (key, key)
+        key, use = (
+            jax.random.split(key) if any(isinstance(each, Drop) for each in network.layers) else (key, key)
+        )
         loss, grads = jax.value_and_grad(loss_function)(params, x, y, use)
         t = t + 1
         m = jax.tree.map(lambda m, g: m + (g - m) * (1 - BETA_1), m, grads)
@@ -64,3 +57,52 @@ def training(mlp: Mlp, device: str) -> Callable[[int], tuple[int, float]]:
         return steps, loss.block_until_ready().item()
 
     return run
+
+
+def initial(network: Network) -> list[tuple[jax.Array, jax.Array]]:
+    """The weights and the bias of each layer that has them, for relu."""
+    rng = np.random.default_rng(0)
+    params = []
+    shape = network.inputs
+    for layer in network.layers:
+        match layer:
+            case Conv(units) | Dense(units):
+                window = (3, 3) if isinstance(layer, Conv) else ()
+                weights = rng.normal(0, 1, (*window, shape[-1], units))
+                weights *= (2 / weights[..., 0].size) ** 0.5
+                params.append((jnp.asarray(weights, jnp.float32), jnp.zeros(units)))
+                shape = (shape[0] - 2, shape[1] - 2, units) if window else (units,)
+            case Pool():
+                shape = (shape[0] // 2, shape[1] // 2, shape[2])
+            case Flatten():
+                shape = (shape[0] * shape[1] * shape[2],)
+    return params
+
+
+def outputs(network: Network, params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
+    """What the network makes of a batch, before the sigmoid or softmax."""
+    weights = iter(params)
+    for layer, hidden in zip(network.layers, network.is_hidden, strict=True):
+        match layer:
+            case Conv():
+                w, b = next(weights)
+                convolve = partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+                x = jax.nn.relu(convolve(x, w, (1, 1), "VALID") + b)
+            case Pool():
+                x = pooled(x)
+            case Flatten():
+                x = x.reshape(len(x), -1)
+            case Drop(rate):
+                x = x * jax.random.bernoulli(key, 1 - rate, x.shape) / (1 - rate)
+            case Dense():
+                w, b = next(weights)
+                x = x @ w + b
+                x = jax.nn.relu(x) if hidden else x
+    return x
+
+
+def pooled(x: jax.Array) -> jax.Array:
+    """The maxima of 2 x 2."""
+    n, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))

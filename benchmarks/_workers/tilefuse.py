@@ -7,42 +7,58 @@ from typing import Any
 
 import numpy as np
 import tilefuse
-from tilefuse import _device
-from tilefuse.layers import Dense, Dropout, Input, Layer
+from tilefuse import _device, layers
 from tilefuse.variables import copy_to
 
-from .models import Mlp
+from .models import Conv, Dense, Drop, Flatten, Network, Pool
 
-EPOCH = 128  # steps: many, so that its beginning counts little
+EPOCH = 128  # steps, at most: many, so that its beginning counts little
 
 Batches = list[tuple[np.ndarray, np.ndarray]]
 Run = Callable[[int], tuple[int, float]]
 
 
-def setup(threads: int, device: str) -> dict[str, object]:
+def setup(threads: int, device: str, precision: str) -> dict[str, object]:
     tilefuse.set_num_threads(threads)
     tilefuse.set_device(device)
+    tilefuse.set_precision(precision)
     config = tilefuse.show_config("dicts") or {}
     if device.startswith("cuda"):
         config["gpu"] = _device.report()["cuda"].removeprefix("available: ")
     return config
 
 
-def training(mlp: Mlp, device: str, how: str = "steps") -> Run:
+def compiled(network: Network) -> tilefuse.Sequential:
+    """The network, ready to be trained."""
+    last = "sigmoid" if network.binary else "softmax"
+    stack: list[layers.Layer | layers.Input] = [layers.Input(network.inputs)]
+    for layer, hidden in zip(network.layers, network.is_hidden, strict=True):
+        match layer:
+            case Conv(filters):
+                stack.append(layers.Conv2D(filters, 3, activation="relu"))
+            case Pool():
+                stack.append(layers.MaxPooling2D(2))
+            case Flatten():
+                stack.append(layers.Flatten())
+            case Drop(rate):
+                stack.append(layers.Dropout(rate))
+            case Dense(units):
+                stack.append(layers.Dense(units, activation="relu" if hidden else last))
+    model = tilefuse.Sequential(stack)
+    model.compile("adam", "binary_crossentropy" if network.binary else "sparse_categorical_crossentropy")
+    return model
+
+
+def training(network: Network, device: str, precision: str, how: str = "steps") -> Run:
     tilefuse.seed(0)
-    layers: list[Layer | Input] = [Input((mlp.sizes[0],))]
-    for i, units in enumerate(mlp.sizes[1:-1]):
-        layers.append(Dense(units, activation="relu"))
-        if i == 0 and mlp.dropout:
-            layers.append(Dropout(mlp.dropout))
-    layers.append(Dense(mlp.sizes[-1], activation="sigmoid" if mlp.binary else "softmax"))
-    model = tilefuse.Sequential(layers)
-    model.compile("adam", "binary_crossentropy" if mlp.binary else "sparse_categorical_crossentropy")
-    batches = mlp.batches()
-    if mlp.binary:
+    model = compiled(network)
+    batches = network.batches()
+    if network.binary:
         batches = [(x, y[:, None].astype(x.dtype)) for x, y in batches]
-    model.fit(*batches[0], batch_size=mlp.batch, verbose=0)  # settles the batch size
-    return {"steps": steps_of, "epoch": epochs_of}[how](model.program, batches, device)
+    model.fit(*batches[0], batch_size=network.batch, verbose=0)  # settles the batch size
+    if how == "epoch":
+        return epochs_of(model.program, batches, device, min(EPOCH, network.epoch))
+    return steps_of(model.program, batches, device)
 
 
 def steps_of(program: Any, batches: Batches, device: str) -> Run:
@@ -59,17 +75,17 @@ def steps_of(program: Any, batches: Batches, device: str) -> Run:
     return run
 
 
-def epochs_of(program: Any, batches: Batches, device: str) -> Run:
+def epochs_of(program: Any, batches: Batches, device: str, epoch: int) -> Run:
     """An epoch a call, which gathers its batches from all samples in random order, as `fit` does."""
-    repeats = EPOCH // len(batches)
+    repeats = epoch // len(batches)
     x, y = (copy_to(device, np.concatenate(each * repeats)) for each in zip(*batches, strict=True))
     order = np.random.default_rng(0).permutation(len(x))
-    rates = np.full(EPOCH, 1e-3)
+    rates = np.full(epoch, 1e-3)
 
     def run(steps: int) -> tuple[int, float]:
-        epochs = -(-steps // EPOCH)
+        epochs = -(-steps // epoch)
         for _ in range(epochs):
             totals = program.train_epoch(x, y, order, rates)
-        return epochs * EPOCH, totals["loss"]
+        return epochs * epoch, totals["loss"]
 
     return run

@@ -6,19 +6,19 @@ With "compile", forward and backward are compiled; with "graph", on a GPU, the w
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from .models import Mlp
+from .models import Conv, Dense, Drop, Flatten, Network, Pool
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def setup(threads: int, device: str) -> dict[str, object]:
+def setup(threads: int, device: str, precision: str) -> dict[str, object]:
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")  # no TF32: tilefuse's products are as exact as float32's
     config: dict[str, object] = {"torch": torch.__version__}
@@ -31,31 +31,55 @@ def setup(threads: int, device: str) -> dict[str, object]:
     return config
 
 
-def training(mlp: Mlp, device: str, *how: str) -> Callable[[int], tuple[int, float]]:
-    place = device if device.startswith("cuda") else "cpu"
+def compiled(network: Network, place: str) -> nn.Module:
+    """The network before the sigmoid or softmax; images have channels last, which is faster."""
     torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for i, (inputs, outputs) in enumerate(pairwise(mlp.sizes)):
-        if i:
-            layers.append(nn.ReLU())
-        if i == 1 and mlp.dropout:
-            layers.append(nn.Dropout(mlp.dropout))
-        layers.append(nn.Linear(inputs, outputs))
-    net = nn.Sequential(*layers).train().to(place)
+    stack: list[nn.Module] = []
+    for layer, hidden in zip(network.layers, network.is_hidden, strict=True):
+        match layer:
+            case Conv(filters):
+                stack += [nn.LazyConv2d(filters, 3), nn.ReLU()]
+            case Pool():
+                stack.append(nn.MaxPool2d(2))
+            case Flatten():
+                stack.append(nn.Flatten())
+            case Drop(rate):
+                stack.append(nn.Dropout(rate))
+            case Dense(units):
+                stack += [nn.LazyLinear(units), nn.ReLU()] if hidden else [nn.LazyLinear(units)]
+    net = nn.Sequential(*stack).to(place)
+    net(samples(np.zeros((1, *network.inputs), np.float32)).to(place))  # the layers see how large they are
+    return net.to(memory_format=torch.channels_last).train()
+
+
+def samples(x: np.ndarray) -> torch.Tensor:
+    """An array of samples; images, which have channels last, as PyTorch names their axes."""
+    tensor = torch.from_numpy(x)
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+
+
+def step_of(network: Network, place: str, precision: str, *how: str) -> tuple[Step, Batches]:
+    """The function that makes a step with a batch, and the batches."""
+    net = compiled(network, place)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True, capturable="graph" in how)
     batches = [
         (
-            torch.from_numpy(x).to(place),
-            (torch.from_numpy(y).float()[:, None] if mlp.binary else torch.from_numpy(y).long()).to(place),
+            samples(x).to(place),
+            (torch.from_numpy(y).float()[:, None] if network.binary else torch.from_numpy(y).long()).to(
+                place
+            ),
         )
-        for x, y in mlp.batches()
+        for x, y in network.batches()
     ]
     loss_function: Any = (
-        nn.functional.binary_cross_entropy_with_logits if mlp.binary else nn.functional.cross_entropy
+        nn.functional.binary_cross_entropy_with_logits if network.binary else nn.functional.cross_entropy
     )
+    cast = torch.autocast(place.partition(":")[0], torch.bfloat16, enabled=precision == "bfloat16")
 
     def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return loss_function(net(x), y)
+        with cast:
+            logits = net(x)
+        return loss_function(logits.float(), y)
 
     if "compile" in how:  # tries out kernels where that takes seconds
         mode = "default" if place == "cpu" else "max-autotune-no-cudagraphs"
@@ -68,6 +92,11 @@ def training(mlp: Mlp, device: str, *how: str) -> Callable[[int], tuple[int, flo
         optimizer.step()
         return loss.detach()
 
+    return step, batches
+
+
+def training(network: Network, device: str, precision: str, *how: str) -> Callable[[int], tuple[int, float]]:
+    step, batches = step_of(network, device if device.startswith("cuda") else "cpu", precision, *how)
     steps = captured(step, batches) if "graph" in how else [lambda b=batch: step(*b) for batch in batches]
 
     def run(count: int) -> tuple[int, float]:

@@ -10,11 +10,6 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
-// In float32, and where not the very multiply-adds were asked for.
-template <class T> bool may_transform(tilefuse_precision precision) {
-    return std::is_same_v<T, float> && precision == TILEFUSE_PRECISION_FLOAT32;
-}
-
 // What the two directions differ in.
 template <class E> struct Direction {
     using T = Sum<E>;
@@ -80,7 +75,7 @@ public:
         const Reach h = reach(d.step_h, d.stride_h, d.in.h, d.out_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top);
         const Reach w = reach(d.step_w, d.stride_w, d.in.w, d.out_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left);
         across_ = mostly_outside(h, w);
-        windows_most_ = winograd_pays(h, w) ? std::clamp<int64_t>(4096 / d.inputs / 12, 3, 10) * 12 : 0;
+        windows_most_ = winograd_pays(h, w) ? windows_together(d.inputs) : 0;
         blocks_ = make_blocks(1);
         reader_ = Reader<E>(d.in, h, w, !winograd() && padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
@@ -132,16 +127,14 @@ private:
     // Counted in cycles of two multiply-adds of vectors: of products, and what transforms take of each channel besides.
     bool winograd_pays(const Reach& h, const Reach& w) const {
         const tilefuse_conv2d_shape& s = d_.shape;
-        const auto threes = [](int64_t kernel, int64_t stride, int64_t dilation) { return kernel == 3 && stride == 1 && dilation == 1; };
         if (packs_pairs || !d_.may_transform || s.groups != 1 || d_.pool.height % 2 == 1 || d_.n == 0) return false;
-        if (!threes(s.kernel_h, s.stride_h, s.dilation_h) || !threes(s.kernel_w, s.stride_w, s.dilation_w)) return false;
-        constexpr double step = 2 * lanes<T>, inputs_cost = 3.5, outputs_cost = 2.5, window_cost = 60;
+        if (!winograd_fits(s.kernel_h, s.stride_h, s.dilation_h) || !winograd_fits(s.kernel_w, s.stride_w, s.dilation_w)) return false;
+        constexpr double step = 2 * lanes<T>, inputs_cost = 56.0 / lanes<T>, outputs_cost = 40.0 / lanes<T>, window_cost = 60;
         const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
         const double windows = product((d_.out_h + 1) / 2, (d_.out_w + 1) / 2), images = static_cast<double>(d_.n);
         const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +
                             outputs_cost * static_cast<double>(d_.outputs) + window_cost;
-        const double filters = 2 * winograd_points * channels / step;
-        return images * windows * each + filters < 0.9 * images * product(h.inside, w.inside) * channels / step;
+        return images * windows * each + points_cost<T>(channels) < 0.9 * images * product(h.inside, w.inside) * channels / step;
     }
 
     int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
@@ -358,14 +351,9 @@ private:
     }
 
     void transform_window(const Window& window, const View<T>& view, T* points, int64_t pitch) const {
-        const int64_t top = window.row + h_[0][0].at, left = window.col + w_[0][0].at, pixel = d_.in.pixel();
         const T* pixels[4][4];
-        for (int64_t i = 0; i < 4; ++i)
-            for (int64_t j = 0; j < 4; ++j) {
-                const int64_t row = top + i, col = left + j;
-                const bool inside = row >= 0 && row < d_.in.h && col >= 0 && col < d_.in.w;
-                pixels[i][j] = inside ? view.origin + window.image * view.image_pitch + (row - view.top) * view.row_pitch + col * pixel : zeros_;
-            }
+        window_pixels(view.image(window.image), view.row_pitch, d_.in.pixel(), d_.in.h, d_.in.w, window.row + h_[0][0].at,
+                      window.col + w_[0][0].at, zeros_, pixels);
         winograd_inputs(pixels, inputs_, points, pitch);
     }
 
@@ -390,7 +378,7 @@ private:
         if (winograd_outputs(products, pitch, count, pixels)) return;
         for (int64_t i = 0; i < 2; ++i)  // infinity and NaN are not to spoil the neighbours
             for (int64_t j = 0; j < 2; ++j)
-                if (pixels[i][j]) multiply_pixel(window.row + i, window.col + j, view.origin + window.image * view.image_pitch, view, column, count, pixels[i][j]);
+                if (pixels[i][j]) multiply_pixel(window.row + i, window.col + j, view.image(window.image), view.row_pitch, column, count, pixels[i][j]);
     }
 
     T* result(const Block& block, int64_t image, int64_t row, int64_t col) const {
@@ -400,13 +388,13 @@ private:
     }
 
     // One pixel as it is defined.
-    void multiply_pixel(int64_t row, int64_t col, const T* image, const View<T>& view, int64_t column, int64_t count, T* to) const {
+    void multiply_pixel(int64_t row, int64_t col, const T* image, int64_t row_pitch, int64_t column, int64_t count, T* to) const {
         for (int64_t k = 0; k < count; ++k) {
             to[k] = 0;
             for (int64_t t = 0; t < taps_count_; ++t) {
                 const int64_t i = row + h_[0][t / 3].at, j = col + w_[0][t % 3].at;
                 if (i < 0 || i >= d_.in.h || j < 0 || j >= d_.in.w) continue;
-                const T *x = image + (i - view.top) * view.row_pitch + j * d_.in.pixel(), *w = weights_of(t) + (column + k) * d_.output_stride;
+                const T *x = image + i * row_pitch + j * d_.in.pixel(), *w = weights_of(t) + (column + k) * d_.output_stride;
                 for (int64_t c = 0; c < inputs_; ++c) to[k] += x[c] * w[c * d_.input_stride];
             }
         }

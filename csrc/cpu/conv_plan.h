@@ -13,6 +13,11 @@ namespace tilefuse::inline TILEFUSE_ISA {
 inline int64_t taps_of(const tilefuse_conv2d_shape& s) { return s.kernel_h * s.kernel_w; }
 inline bool depthwise(const tilefuse_conv2d_shape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.f; }
 
+// The sums may be transformed where float32 was asked for, and not its very multiply-adds.
+template <class T> bool may_transform(tilefuse_precision precision) {
+    return std::is_same_v<T, float> && precision == TILEFUSE_PRECISION_FLOAT32;
+}
+
 // Blocks: an image's part that a block of pixels reads stays in L2, and a panel of weights, so many rows deep, in L1.
 constexpr int64_t image_bytes = 384 * 1024;
 constexpr int64_t depth_most = 384;
@@ -172,6 +177,8 @@ inline bool padding_pays(const Reach& h, const Reach& w, int64_t images, double 
 template <class E> struct View {
     const E* origin;
     int64_t image_pitch, row_pitch, top;
+
+    const E* image(int64_t i) const { return origin + i * image_pitch - top * row_pitch; }  // row 0, if it is there
 };
 
 // The rows of images that blocks read, copied where they can't be used as they lie: with zeros around them if `pads`.

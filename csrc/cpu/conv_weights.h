@@ -5,6 +5,7 @@
 
 #include "cpu/conv_depthwise.h"
 #include "cpu/conv_plan.h"
+#include "cpu/conv_winograd.h"
 #include "cpu/cut.h"
 #include "cpu/optimizer.h"
 
@@ -20,12 +21,15 @@ public:
           x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(), .pairs = pairs},
           dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
               .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
-          panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors), rows_(taps_of(s_) * inputs_) {
+          panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
-        blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256), 1);
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
         const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
-        reader_ = Reader<E>(x_, h, w, padding_pays(h, w, blocks_.most_images, copying(depthwise_ ? 1 : outputs_)));
+        winograd_ = winograd_pays(h, w);
+        rows_ = (winograd_ ? winograd_points : taps_of(s_)) * inputs_;
+        const int64_t most = winograd_ ? 4 * windows_together(inputs_) : std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256);
+        blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, most, winograd_ ? 2 : 1);
+        reader_ = Reader<E>(x_, h, w, !winograd_ && padding_pays(h, w, blocks_.most_images, copying(depthwise_ ? 1 : outputs_)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         // Each slice has sums of its own: few where they are many numbers.
         constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
@@ -41,12 +45,17 @@ public:
         panel_ = mine.take<E>(pixels * panel_columns<T>);
         copy_ = mine.take<E>(reader_.size(blocks_));
         lines_ = mine.take<T>(std::max(reader_.lines_size(), dy_.lines_size(s_.out_w, panel_columns<T>)));
+        const int64_t windows = winograd_ ? blocks_.most_images * windows_of(blocks_.most_rows) : 0;
+        points_ = mine.take<T>(winograd_points * windows * inputs_);
+        gradients_ = mine.take<T>(winograd_points * windows * panel_columns<T>);
+        zeros_ = mine.take<T>(winograd_ ? std::max(inputs_, panel_columns<T>) : 0);
         scratch_size = mine.size();
         Cut ours(shared);
         sums_ = ours.take<T>(slices_ * rows_ * s_.f);
         bias_sums_ = ours.take<T>(slices_ * s_.f);
         shared_size = ours.size();
         if (scratch == nullptr) return;
+        if (winograd_) fill_zeros(zeros_, std::max(inputs_, panel_columns<T>));
         for (int64_t p = 0; p < s_.kernel_h; ++p) taps_[p] = tap(p, s_.dilation_h, s_.pad_top);
         for (int64_t q = 0; q < s_.kernel_w; ++q) taps_[s_.kernel_h + q] = tap(q, s_.dilation_w, s_.pad_left);
     }
@@ -61,7 +70,11 @@ public:
             unit = end;
         }
         team.barrier();
-        finish(team, rows_ * s_.f, sums_, args_.kernel, args_.dw);
+        if (winograd_) {
+            finish_points(team);
+        } else {
+            finish(team, rows_ * s_.f, sums_, args_.kernel, args_.dw);
+        }
         if (has_bias()) finish(team, s_.f, bias_sums_, args_.bias, args_.db);
     }
 
@@ -74,6 +87,22 @@ private:
         int vectors;
         int64_t pitch() const { return vectors * lanes<T>; }
     };
+
+    // Counted as winograd_pays() of conv_pixels.h does; and sums of points go to memory once a block.
+    bool winograd_pays(const Reach& h, const Reach& w) const {
+        if (pairs != Pairs::none || !may_transform<T>(args_.precision) || s_.groups != 1) return false;
+        if (!winograd_fits(s_.kernel_h, s_.stride_h, s_.dilation_h) || !winograd_fits(s_.kernel_w, s_.stride_w, s_.dilation_w)) return false;
+        constexpr double step = 2 * lanes<T>, inputs_cost = 56.0 / lanes<T>, outputs_cost = 64.0 / lanes<T>, window_cost = 80;
+        const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
+        const double windows = product(s_.n, windows_of(s_.out_h)), blocks = windows / static_cast<double>(windows_together(inputs_));
+        const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +
+                            outputs_cost * static_cast<double>(outputs_) + window_cost;
+        return windows * each + points_cost<T>(channels) * (1 + blocks) <
+               0.9 * static_cast<double>(s_.n) * product(h.inside, w.inside) * channels / step;
+    }
+
+    // Windows of 2 x 2 pixels of so many rows of an image.
+    int64_t windows_of(int64_t rows) const { return (rows + 1) / 2 * ((s_.out_w + 1) / 2); }
 
     static Tap tap(int64_t index, int64_t dilation, int64_t pad) { return {index * dilation - pad, index}; }
 
@@ -105,6 +134,12 @@ private:
         for (int64_t b = blocks_.count * slice / slices_; b < blocks_.count * (slice + 1) / slices_; ++b) {
             const Block block = blocks_[b];
             const View<E> view = reader_(block, lines_, copy_);
+            if constexpr (pairs == Pairs::none) {
+                if (winograd_) {
+                    add_windows(block, view, panels, sums, bias_sums);
+                    continue;
+                }
+            }
             for_runs(block.rows, h, s_.stride_h, reader_.rows, [&](const Run& rows) {
                 for_runs({0, s_.out_w}, w, s_.stride_w, reader_.cols, [&](const Run& cols) {
                     const int64_t pixels = make_table(block, rows.pixels, cols.pixels, view);
@@ -118,6 +153,44 @@ private:
                     }
                 });
             });
+        }
+    }
+
+    // A block's pixels as windows of 2 x 2, by their points (conv_winograd.h).
+    void add_windows(const Block& block, const View<T>& view, Range panels, T* sums, T* bias_sums) const {
+        const int64_t images = block.images.end - block.images.begin, height = block.rows.end - block.rows.begin;
+        const int64_t windows = images * windows_of(height);
+        const auto for_windows = [&](const auto& body) {
+            int64_t window = 0;
+            for (int64_t n = 0; n < images; ++n)
+                for (int64_t i = 0; i < height; i += 2)
+                    for (int64_t j = 0; j < s_.out_w; j += 2) body(window++, n, i, j);
+        };
+        for_windows([&](int64_t window, int64_t n, int64_t i, int64_t j) {
+            const T* pixels[4][4];
+            window_pixels(view.image(n), view.row_pitch, s_.c, s_.h, s_.w, block.rows.begin + i - s_.pad_top, j - s_.pad_left, zeros_, pixels);
+            winograd_inputs(pixels, inputs_, points_ + window * inputs_, windows * inputs_);
+        });
+        for (int64_t number = panels.begin; number < panels.end; ++number) {
+            const Columns columns = columns_of(number);
+            const int64_t pitch = columns.pitch();
+            copy_panel(block, block.rows, {0, s_.out_w}, columns);
+            if (has_bias()) add_columns(images * height * s_.out_w, columns, bias_sums + columns.first);
+            for_windows([&](int64_t window, int64_t n, int64_t i, int64_t j) {
+                const T* pixels[2][2];
+                window_pixels(panel_ + n * height * s_.out_w * pitch, s_.out_w * pitch, pitch, height, s_.out_w, i, j, zeros_, pixels);
+                winograd_gradients(pixels, pitch, gradients_ + window * pitch, windows * pitch);
+            });
+            for (int64_t point = 0; point < winograd_points; ++point) {
+                const T *const inputs = points_ + point * windows * inputs_, *const gradients = gradients_ + point * windows * pitch;
+                const Parts strips(inputs_, max_rows(columns.vectors));
+                for (int64_t strip = 0; strip < strips.count; ++strip) {
+                    const int64_t at = strips.begin(strip);
+                    const TileArgs<T> tile = {windows, inputs + at, inputs_, gradients, pitch, sums + (point * inputs_ + at) * s_.f + columns.first,
+                                              s_.f, true, static_cast<int>(lanes<T> - (pitch - columns.valid))};
+                    tiles<T>.of[static_cast<int>(From::columns)][columns.vectors - 1][strips.begin(strip + 1) - at - 1](tile);
+                }
+            }
         }
     }
 
@@ -206,6 +279,27 @@ private:
         if (args_.rule) Update<T>(*args_.rule, parameter)(mine.begin, sums + mine.begin, mine.end - mine.begin);
     }
 
+    // The same for sums of points.
+    void finish_points(Team& team) const {
+        const int64_t count = inputs_ * s_.f;
+        const Range mine = team.range(count, lanes<T>);
+        if (mine.begin >= mine.end) return;
+        T* const to = args_.rule ? sums_ : static_cast<T*>(args_.dw);
+        for_vectors<T>(mine.end - mine.begin, [&](int64_t i, int n) {
+            Vec<T> points[4][4], filter[3][3];
+            for (int64_t point = 0; point < winograd_points; ++point) {
+                Vec<T>& total = points[point / 4][point % 4] = Vec<T>{};
+                for (int64_t slice = 0; slice < slices_; ++slice)
+                    total += load_upto(sums_ + (slice * winograd_points + point) * count + mine.begin + i, n);
+            }
+            winograd_filter_gradient<T>(points, filter);
+            for (int64_t t = 0; t < 9; ++t) store_upto(to + t * count + mine.begin + i, filter[t / 3][t % 3], n);
+        });
+        if (!args_.rule) return;
+        const Update<T> update(*args_.rule, args_.kernel);
+        for (int64_t t = 0; t < 9; ++t) update(t * count + mine.begin, sums_ + t * count + mine.begin, mine.end - mine.begin);
+    }
+
     static constexpr Pairs pairs = std::is_same_v<E, T> ? Pairs::none : Pairs::images;
 
     const tilefuse_conv2d_backward_weights_args& args_;
@@ -215,14 +309,15 @@ private:
     const Images<E> x_, dy_;
     Reader<E> reader_;
     const Parts panels_of_;
-    const int64_t rows_;
+    bool winograd_;
+    int64_t rows_;  // of sums: of each tap, or point, and input channel
     int64_t slices_;
     Blocks blocks_;
     Tap* taps_;  // of rows, then of columns
     Segment* segments_;
     int64_t *at_, *dy_at_;
     E *panel_, *copy_;
-    T *lines_, *sums_, *bias_sums_;
+    T *lines_, *points_, *gradients_, *zeros_, *sums_, *bias_sums_;
 };
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

@@ -5,11 +5,34 @@
 // Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1.
 #pragma once
 
-#include "cpu/simd.h"
+#include "cpu/conv_plan.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
 constexpr int winograd_points = 16;
+
+// Whether one axis is such as windows are made for.
+inline bool winograd_fits(int64_t kernel, int64_t stride, int64_t dilation) { return kernel == 3 && stride == 1 && dilation == 1; }
+
+// Windows that are transformed together: their points stay in L2.
+inline int64_t windows_together(int64_t inputs) { return std::clamp<int64_t>(4096 / std::max<int64_t>(1, inputs) / 12, 3, 10) * 12; }
+
+// Cycles that it takes to go through all points of so many pairs of channels: they may not fit in L2.
+template <class T> double points_cost(double channels) {
+    const double vectors = winograd_points * channels / lanes<T>;
+    return vectors * (vectors * TILEFUSE_VECTOR_BYTES > 1 << 20 ? 10 : 2);
+}
+
+// Pixels [size, size] of an image from (top, left) on; `zeros` stands for those outside of [h, w].
+template <int Size, class T>
+void window_pixels(const T* image, int64_t row_pitch, int64_t pixel, int64_t h, int64_t w, int64_t top, int64_t left, const T* zeros,
+                   const T* (&pixels)[Size][Size]) {
+    for (int64_t i = 0; i < Size; ++i)
+        for (int64_t j = 0; j < Size; ++j) {
+            const bool inside = top + i >= 0 && top + i < h && left + j >= 0 && left + j < w;
+            pixels[i][j] = inside ? image + (top + i) * row_pitch + (left + j) * pixel : zeros;
+        }
+}
 
 // A 2-D transform is one of the columns, then of the rows.
 template <int From, int To, class V, class Transform>
@@ -62,6 +85,32 @@ template <class T> void winograd_filters(const T* taps, int64_t tap_pitch, int64
         for (int i = 0; i < 4; ++i)
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch + k, points[i][j], n);
+    });
+}
+
+// to[point] = the points of a gradient at 2 x 2 pixels: the transposed transform of the pixels'
+template <class T> void winograd_gradients(const T* const (&from)[2][2], int64_t channels, T* to, int64_t pitch) {
+    for_vectors<T>(channels, [&](int64_t k, int n) {
+        Vec<T> pixels[2][2], points[4][4];
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i)
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; ++j) pixels[i][j] = load_upto(from[i][j] + k, n);
+        transform_both(pixels, points, [](const Vec<T>(&y)[2], Vec<T>(&m)[4]) __attribute__((always_inline)) {
+            m[0] = y[0], m[1] = y[0] + y[1], m[2] = y[0] - y[1], m[3] = -y[1];
+        });
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch + k, points[i][j], n);
+    });
+}
+
+// The gradient at the filters from that at their points: the transposed transform of theirs.
+template <class T> [[gnu::always_inline]] inline void winograd_filter_gradient(const Vec<T> (&points)[4][4], Vec<T> (&filter)[3][3]) {
+    transform_both(points, filter, [](const Vec<T>(&u)[4], Vec<T>(&g)[3]) __attribute__((always_inline)) {
+        const Vec<T> both = (u[1] + u[2]) * T(0.5);
+        g[0] = u[0] + both, g[1] = (u[1] - u[2]) * T(0.5), g[2] = both + u[3];
     });
 }
 

@@ -24,9 +24,9 @@ public:
     void took(double seconds) {
         sum_ += seconds;
         ++steps_;
-        constexpr int few = 2, many = 16;
+        constexpr int many = 16;
         constexpr double long_enough = 5e-3;  // seconds
-        if (steps_ < few || (steps_ < many && sum_ < long_enough)) return;
+        if (steps_ < many && sum_ < long_enough) return;
         const double mean = sum_ / steps_;
         sum_ = 0;
         steps_ = 0;
@@ -42,7 +42,6 @@ public:
 private:
     // A window of steps with the chosen size is over.
     void measured(double mean) {
-        constexpr double much = 1.5;
         const bool changed = usual_ > 0 && mean > much * usual_;  // other programs have begun, perhaps
         usual_ = usual_ > 0 && !changed ? 0.75 * usual_ + 0.25 * mean : mean;
         if (!changed && --windows_left_ > 0) return;
@@ -59,13 +58,15 @@ private:
             chosen_ = trial_;
             usual_ = mean;
         }
-        patience_ = won ? 1 : std::min(2 * patience_, most_patience);
+        const int longer = mean > much * usual_ ? 8 : 2;
+        patience_ = won ? 1 : std::min(longer * patience_, most_patience);
         windows_left_ = patience_;
         trial_ = won && exists(chosen_ + direction_) ? chosen_ + direction_ : chosen_;
     }
 
     bool exists(int place) const { return place >= 0 && place < static_cast<int>(sizes_.size()); }
 
+    static constexpr double much = 1.5;
     static constexpr int most_patience = 256;  // windows between two trials: they cost less than 1 % of the time
 
     std::vector<int> sizes_;

@@ -257,6 +257,24 @@ def test_pixels_follow_from_the_seed_alone(folder: Path, workers: int) -> None:
     assert first[0].tobytes() != take(5, 1, 4)[0][0].tobytes()
 
 
+def test_images_are_kept_as_far_as_there_is_room(folder: Path) -> None:
+    kept, read = (ImageFolder(folder, (9, 7), 5, seed=1, cache_mib=mib, **CHANGES) for mib in (1, 0))
+    assert [len(batch) for batch, _ in kept] == [len(batch) for batch, _ in read]
+    for ours, theirs in zip(all_batches(kept), all_batches(read), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for file in folder.glob("*/*.png"):
+        file.unlink()
+    assert len(all_batches(kept)[0]) == 12
+    with pytest.raises(ImageError, match="12 images"):
+        all_batches(read)
+    large = write_image_folder(folder / "large", np.zeros((4, 400, 400, 3), np.uint8), np.zeros(4, int))
+    images = ImageFolder(large, 400, class_mode=None, cache_mib=1, workers=1)
+    list(images)
+    assert len(images._kept) == 2  # of 0.46 MiB
+    with pytest.raises(ValueError, match="cache_mib must be an integer of at least 0, got -1"):
+        ImageFolder(large, 400, class_mode=None, cache_mib=-1)
+
+
 def test_epochs_shuffle_anew_and_can_be_set(folder: Path) -> None:
     images = ImageFolder(folder, 8, seed=1)
     orders = [all_batches(images)[0] for _ in range(2)]
@@ -355,6 +373,15 @@ def test_flips_mirror_exactly() -> None:
     np.testing.assert_array_equal(changed(PIXELS[0], 0.2, horizontal_flip=True), PIXELS[0][:, ::-1])
     np.testing.assert_array_equal(changed(PIXELS[0], 0.2, vertical_flip=True), PIXELS[0][::-1])
     np.testing.assert_array_equal(changed(PIXELS[0], 0.7, horizontal_flip=True), PIXELS[0])
+
+
+def test_flips_together_with_resampling_are_flips_after_it() -> None:
+    pixels, moves = PIXELS[0].astype(np.float32), {"rotation_range": 30, "zoom_range": 0.2, "shear_range": 10}
+    expected = changed(pixels, 0.3, **moves)
+    np.testing.assert_allclose(
+        changed(pixels, 0.3, horizontal_flip=True, **moves), expected[:, ::-1], atol=1e-2
+    )
+    np.testing.assert_allclose(changed(pixels, 0.3, vertical_flip=True, **moves), expected[::-1], atol=1e-2)
 
 
 def test_half_of_the_images_are_flipped() -> None:

@@ -151,6 +151,25 @@ def test_random(ops, dtype):
     check_random(ops, (2, 13, 12, 12), (3, 2), 24, dtype, 2, groups=3, padding="same", strides=2)
 
 
+# Many channels and 3 x 3: the CPU filters by Winograd's transforms.
+@pytest.mark.parametrize("padding", ["valid", "same", ((2, 0), (1, 3))])
+@pytest.mark.parametrize(("shape", "f"), [((2, 14, 13, 40), 36), ((3, 9, 8, 64), 70), ((1, 31, 6, 24), 128)])
+def test_transformed_filters(ops, shape, f, padding):
+    check_integers(ops, shape, (3, 3), f, padding=padding)
+    check_random(ops, shape, (3, 3), f, np.float32, 3, padding=padding)
+
+
+def test_ieee_is_multiply_adds_alone(ops, device):
+    x, w, _, dy = arrays(normal, (2, 16, 16, 64), (3, 3), 64, np.float32)
+    how = ("float32", "ieee")
+    ours, plain = ([ops.conv2d(x, w, precision=p), *ops.conv2d_backward(dy, x, w, precision=p)] for p in how)
+    terms = 2 * 14 * 14
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.sqrt(terms) * np.abs(b).max())
+    if device == "cpu":
+        assert [bool((a == b).all()) for a, b in zip(ours, plain, strict=True)] == [False, False, False, True]
+
+
 CASES = st.fixed_dictionaries(
     {
         "shape": st.tuples(st.integers(1, 4), st.integers(1, 20), st.integers(1, 20), st.integers(1, 20)),
@@ -286,8 +305,9 @@ def test_pooling_lets_nan_through(device):
 @pytest.mark.parametrize(
     "how", [{}, {"strides": 2, "padding": "same"}, {"groups": 4}, {"groups": 32}], ids=str
 )
-def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how):
-    x, w, b, dy = arrays(normal, (9, 17, 15, 32), (3, 3), 32, np.float32, **how)
+@pytest.mark.parametrize("c", [32, 64])
+def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how, c):
+    x, w, b, dy = arrays(normal, (9, 17, 15, c), (3, 3), c, np.float32, **how)
     results = []
     for threads in (1, 2, 3, 5):
         set_num_threads(threads)
@@ -297,8 +317,10 @@ def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how):
             assert_same_bits(a, e)
 
 
-def test_infinity_and_nan_stay_in_their_windows(ops):
-    x, w, b, _ = arrays(normal, (1, 9, 9, 3), (3, 3), 8, np.float32)
+@pytest.mark.parametrize(("c", "f"), [(3, 8), (64, 64)])
+def test_infinity_and_nan_stay_in_their_windows(ops, c, f):
+    x, w, b, _ = arrays(integers, (1, 9, 9, c), (3, 3), f, np.float32)
+    w = np.where(w == 0, 1, w).astype(np.float32)
     clean = ops.conv2d(x, w, b)
     for value in (np.inf, np.nan):
         spoiled = x.copy()

@@ -25,10 +25,10 @@ Matrix = tuple[float, float, float, float, float, float]
 
 
 class _Change(NamedTuple):
-    """One draw: where each pixel comes from, then flips, then what happens to its value."""
+    """One draw: where each pixel comes from, and what happens to its value."""
 
     matrix: Matrix
-    steps: tuple[int, int]  # of rows and columns: -1 reverses them
+    steps: tuple[int, int]  # of rows and columns: -1 reverses them, where nothing is resampled
     shift: float
     gain: float
 
@@ -192,16 +192,21 @@ class Augmentation:
         shift_y, shift_x = self.height_shift(down, height), self.width_shift(right, width)
         x0 = sin * shift_y + cos * shift_x + (width - xx * width - xy * height) / 2
         y0 = cos * shift_y - sin * shift_x + (height - yx * width - yy * height) / 2
+        upside_down, mirrored = self.vertical_flip and upset < 0.5, self.horizontal_flip and mirror < 0.5
+        if source != target or (angle, shear, zoom_y, zoom_x, shift_y, shift_x) != (0, 0, 1, 1, 0, 0):
+            # Resampling flips for nothing: as it goes through the result from its other side.
+            if mirrored:
+                xx, x0, yx, y0 = -xx, x0 + xx * width, -yx, y0 + yx * width
+            if upside_down:
+                xy, x0, yy, y0 = -xy, x0 + xy * height, -yy, y0 + yy * height
+            upside_down = mirrored = False
         sy, sx = source[0] / height, source[1] / width
         # Rounded, so that right angles are exact: Pillow rounds the pixels of uint8 down.
         xx, xy, x0 = (round(sx * value, 12) for value in (xx, xy, x0))
         yx, yy, y0 = (round(sy * value, 12) for value in (yx, yy, y0))
         return _Change(
             (xx, xy, x0, yx, yy, y0),
-            (
-                -1 if self.vertical_flip and upset < 0.5 else 1,
-                -1 if self.horizontal_flip and mirror < 0.5 else 1,
-            ),
+            (-1 if upside_down else 1, -1 if mirrored else 1),
             _at(self.channel_shift, add),
             _at(self.brightness, light),
         )

@@ -18,6 +18,8 @@ from .image_files import SUFFIXES, ImageError, check_interpolation, decode, imag
 
 _CLASS_MODES = ("categorical", "binary", "sparse", "input", None)
 _SUBSETS = ("training", "validation")
+# Of images that a folder keeps in memory: 8000 of 150 x 150 RGB pixels.
+CACHE_MIB = 512
 
 
 class ImageFolder(ImageBatches):
@@ -66,6 +68,9 @@ class ImageFolder(ImageBatches):
     on_error : {"raise", "skip"}
         "raise": when an image cannot be read, all of them are looked at, and the error names those that
         cannot. "skip": they are all read once now, a warning names those that cannot, and they are left out.
+    cache_mib : int
+        So many MiB of images, in uint8 and resized, are kept from the first epoch for the next ones, and the
+        others are read again in each. 0 keeps none, for instance when the files change.
     **augmentation
         Arguments of `Augmentation`: rotation_range, width_shift_range, height_shift_range, brightness_range,
         shear_range, zoom_range, channel_shift_range, fill_mode, cval, horizontal_flip, vertical_flip,
@@ -132,6 +137,7 @@ class ImageFolder(ImageBatches):
         follow_links: bool = False,
         workers: int | None = None,
         on_error: str = "raise",
+        cache_mib: int = CACHE_MIB,
         **augmentation: Any,
     ) -> None:
         pillow()
@@ -149,6 +155,8 @@ class ImageFolder(ImageBatches):
                 f"and the classes have {', '.join(str(len(group)) for group in found)} images."
             )
         self._set_files(files)
+        self._kept: dict[str, np.ndarray] = {}
+        self._room = _mebibytes(cache_mib) << 20
         changes = Augmentation.of({"rescale": rescale, **augmentation}, type(self).__name__)
         super().__init__(len(files), shape, batch_size, changes, shuffle, seed, workers)
         if on_error == "skip" and (unreadable := self.unreadable()):
@@ -206,11 +214,17 @@ class ImageFolder(ImageBatches):
 
     def _pixels(self, sample: int) -> np.ndarray:
         name = self.filenames[sample]
-        try:
-            return decode(self.path / name, self.image_shape, self.interpolation)
-        except ImageError as error:
-            (reason,) = error.files.values()
-            raise ImageError({name: reason}) from error
+        pixels = self._kept.get(name)
+        if pixels is None:
+            try:
+                pixels = decode(self.path / name, self.image_shape, self.interpolation)
+            except ImageError as error:
+                (reason,) = error.files.values()
+                raise ImageError({name: reason}) from error
+            if self._room >= pixels.nbytes:  # without a lock: threads may keep an image too many
+                self._room -= pixels.nbytes
+                self._kept[name] = pixels
+        return pixels
 
     def _made(self, epoch: int, batches: range) -> Iterator[Any]:
         try:
@@ -241,6 +255,8 @@ class ImageDataGenerator:
         The fraction of the images, the first ones, that is the subset "validation".
     workers : int, optional
         Threads that make the batches; by default as many as there are cores.
+    cache_mib : int
+        As of `ImageFolder`.
     **augmentation
         Arguments of `Augmentation`: rescale, rotation_range, width_shift_range, height_shift_range,
         brightness_range, shear_range, zoom_range, channel_shift_range, fill_mode, cval, horizontal_flip,
@@ -264,11 +280,17 @@ class ImageDataGenerator:
     """
 
     def __init__(
-        self, *, validation_split: float = 0.0, workers: int | None = None, **augmentation: Any
+        self,
+        *,
+        validation_split: float = 0.0,
+        workers: int | None = None,
+        cache_mib: int = CACHE_MIB,
+        **augmentation: Any,
     ) -> None:
         _check_split(validation_split)
         self.augmentation = Augmentation.of(augmentation, "ImageDataGenerator")
         self.validation_split, self.workers = validation_split, workers
+        self.cache_mib = _mebibytes(cache_mib)
         self._arguments = augmentation
 
     def flow_from_directory(
@@ -307,6 +329,7 @@ class ImageDataGenerator:
             follow_links=follow_links,
             workers=self.workers,
             on_error=on_error,
+            cache_mib=self.cache_mib,
             **self._arguments,
         )
 
@@ -451,6 +474,12 @@ def _part(validation_split: float, subset: str | None) -> Any:
 def _check_split(validation_split: Any) -> None:
     if not isinstance(validation_split, (int, float)) or not 0 <= validation_split < 1:
         raise ValueError(f"validation_split must be at least 0 and less than 1, got {validation_split!r}.")
+
+
+def _mebibytes(cache_mib: Any) -> int:
+    if isinstance(cache_mib, bool) or not isinstance(cache_mib, (int, np.integer)) or cache_mib < 0:
+        raise ValueError(f"cache_mib must be an integer of at least 0, got {cache_mib!r}.")
+    return int(cache_mib)
 
 
 def _one_of(name: str, value: Any, known: Sequence[Any]) -> None:
