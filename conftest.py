@@ -8,7 +8,9 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--isa", help="instruction set of the CPU kernels: baseline, avx2, avx512, avx512_bf16 or amx")
+    parser.addoption(
+        "--isa", help="instruction set of the CPU kernels, one of those that `tilefuse info` lists"
+    )
     parser.addoption(
         "--device",
         help="tests: devices, such as cpu,simt (those that are built, but for cuda); benchmarks: one (cpu)",

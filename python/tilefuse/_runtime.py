@@ -142,7 +142,7 @@ def set_precision(precision: str) -> None:
     Parameters
     ----------
     precision : str
-        ``"float32"`` (default); ``"ieee"``, float32 on FMA units only; ``"bfloat16"``, whose products round
+        ``"float32"`` (default); ``"ieee"``, float32 by multiply-adds alone; ``"bfloat16"``, whose products round
         their operands to bfloat16, while sums and weights are float32; ``"float64"``, for gradient checks. On
         CUDA devices also ``"tf32"`` and ``"float16"``, likewise, and ``"split"``: see `ops.matmul`.
 

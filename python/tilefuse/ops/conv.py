@@ -54,7 +54,9 @@ def conv2d(
         One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu,
         gelu_tanh.
     precision : str, optional
-        As for :func:`matmul`.
+        As for :func:`matmul`. On CPUs "float32" computes filters of 3 x 3 by Winograd's transforms [1]_ where
+        that is faster, "ieee" does not: 16 multiply-adds in place of 36, whose error by norm was 0.8 to 2.1 of
+        theirs.
 
     Returns
     -------
@@ -66,6 +68,10 @@ def conv2d(
         An array is not of float32 or float64, or the dtypes differ.
     ValueError
         The shapes do not fit, or a name is unknown.
+
+    References
+    ----------
+    .. [1] Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1.
 
     Examples
     --------
