@@ -142,9 +142,10 @@ def set_precision(precision: str) -> None:
     Parameters
     ----------
     precision : str
-        ``"float32"`` (default); ``"ieee"``, float32 by multiply-adds alone; ``"bfloat16"``, whose products round
-        their operands to bfloat16, while sums and weights are float32; ``"float64"``, for gradient checks. On
-        CUDA devices also ``"tf32"`` and ``"float16"``, likewise, and ``"split"``: see `ops.matmul`.
+        ``"float32"`` (default); ``"ieee"``, float32 by multiply-adds alone; ``"bfloat16"``, whose products
+        round their operands to bfloat16, while sums and weights are float32; ``"float64"``, for gradient
+        checks. On CUDA devices also ``"tf32"`` and ``"float16"``, likewise, and ``"split"``: see
+        `ops.matmul`.
 
     Raises
     ------

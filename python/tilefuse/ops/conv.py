@@ -55,8 +55,8 @@ def conv2d(
         gelu_tanh.
     precision : str, optional
         As for :func:`matmul`. On CPUs "float32" computes filters of 3 x 3 by Winograd's transforms [1]_ where
-        that is faster, "ieee" does not: 16 multiply-adds in place of 36, whose error by norm was 0.8 to 2.1 of
-        theirs.
+        that is faster, "ieee" does not: 16 multiply-adds in place of 36, with 0.8 to 2.1 times their error by
+        norm.
 
     Returns
     -------
