@@ -29,7 +29,8 @@ inline uint16_t narrowed(float x) {
 }
 
 inline void round_to_bfloat16(int64_t n, float* x) {
-    for_vectors<float>(n, [&](int64_t i, int count) { store_upto(x + i, (Vec<float>)rounded(load_upto(x + i, count)), count); });
+    for_vectors<float>(n,
+                       [&](int64_t i, int count) { store_upto(x + i, (Vec<float>)rounded(load_upto(x + i, count)), count); });
 }
 inline void round_to_bfloat16(int64_t, double*) {}  // float64 has but one precision
 
@@ -37,7 +38,8 @@ inline void round_to_bfloat16(int64_t, double*) {}  // float64 has but one preci
 using Pair = uint32_t;
 
 // An element of a product is a number or a pair of them; what it is added up in.
-template <class E> using Sum = std::conditional_t<std::is_same_v<E, Pair>, float, E>;
+template <class E> constexpr bool is_pair = std::is_same_v<E, Pair>;
+template <class E> using Sum = std::conditional_t<is_pair<E>, float, E>;
 
 // (Where vectors are wider than the instruction set's, that they can be tested, so is this instruction emulated.)
 #if defined(__AVX512BF16__) || (TILEFUSE_VECTOR_BYTES == 64 && !defined(__AVX512F__))
@@ -50,7 +52,7 @@ inline Vec<float> firsts(Words pairs) { return (Vec<float>)(pairs << 16); }
 inline Vec<float> seconds(Words pairs) { return (Vec<float>)(pairs & 0xffff0000u); }
 
 template <class E> inline Vec<Sum<E>> multiply_add(Vec<E> x, Vec<E> y, Vec<Sum<E>> sum) {
-    if constexpr (!std::is_same_v<E, Pair>) {
+    if constexpr (!is_pair<E>) {
         return sum + x * y;
     } else {
 #if defined(__AVX512BF16__)
@@ -65,7 +67,7 @@ template <class E> inline Vec<Sum<E>> multiply_add(Vec<E> x, Vec<E> y, Vec<Sum<E
 inline void pair(int64_t count, const float* x, const float* y, Pair* to) {
     for_vectors<float>(count, [&](int64_t i, int n) {
         const Words pairs = rounded(load_upto(x + i, n)) >> 16 | rounded(load_upto(y + i, n));
-        store_upto(reinterpret_cast<float*>(to) + i, (Vec<float>)pairs, n);
+        std::memcpy(to + i, &pairs, sizeof(Pair) * static_cast<size_t>(n));
     });
 }
 

@@ -1,6 +1,7 @@
 // Convolution and its gradients, without an im2col: products (matmul_tile.h says how) whose operand A is the images
-// themselves, found through tables (conv_plan.h). Forward and the gradient at x are in conv_pixels.h, the gradient at w in
-// conv_weights.h. Their elements are numbers, or pairs of bfloat16 numbers where there is an instruction for such.
+// themselves, found through tables (conv_plan.h), or copies of what a block of them reads. Forward and the gradient at x are in
+// conv_pixels.h, the gradient at w in conv_weights.h. Their elements are numbers, or pairs of bfloat16 numbers where there is
+// an instruction for such.
 #include "common/dtype.h"
 #include "cpu/conv_pixels.h"
 #include "cpu/conv_weights.h"
@@ -21,7 +22,8 @@ template <class Args, class Body> void by_element(const Args& args, const Body& 
     const tilefuse_conv2d_shape& s = args.shape;
     const int64_t inputs = (std::is_same_v<Args, tilefuse_conv2d_args> ? s.c : s.f) / std::max<int64_t>(1, s.groups);
     const bool halves = of_weights ? s.n > 1 : inputs % 2 == 0 || (s.groups == 1 && inputs > 4);
-    if (multiplies_pairs && args.dtype == TILEFUSE_FLOAT32 && args.precision == TILEFUSE_PRECISION_BFLOAT16 && halves && !depthwise(s)) {
+    if (multiplies_pairs && args.dtype == TILEFUSE_FLOAT32 && args.precision == TILEFUSE_PRECISION_BFLOAT16 && halves &&
+        !depthwise(s)) {
         if constexpr (multiplies_pairs) body(Pair{});
     } else {
         by_dtype(args.dtype, body);

@@ -19,12 +19,13 @@ template <class T, int Pixels, int Vectors>
 void depthwise_tile(int64_t taps, int64_t channels, const T* a, const int64_t* a_at, const Segment* segments, const T* w, T* c,
                     const int64_t* c_at, int tail) {
     Vec<T> sums[Pixels][Vectors] = {};
+    const int64_t next = Pixels * channels, last = taps > 0 ? segments[taps - 1].at : 0;
 #pragma GCC unroll 4
     for (int i = 0; i < Pixels; ++i)
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) {
-            __builtin_prefetch(c + c_at[i] + Pixels * channels + v * lanes<T>, 1);
-            __builtin_prefetch(a + a_at[i] + segments[taps - 1].at + Pixels * channels + v * lanes<T>);
+        for (int v = 0; v < Vectors; ++v) {  // (56 x 56 x 128, two threads: 153 GFLOP/s, 104 without)
+            __builtin_prefetch(c + c_at[i] + next + v * lanes<T>, 1);
+            __builtin_prefetch(a + a_at[i] + last + next + v * lanes<T>);
         }
     for (int64_t t = 0; t < taps; ++t) {
         const auto loaded = [&](const T* p, int v) { return v + 1 < Vectors || tail == lanes<T> ? load(p) : load(p, tail); };
@@ -44,14 +45,15 @@ void depthwise_tile(int64_t taps, int64_t channels, const T* a, const int64_t* a
 // C[pixel, channel] = the sum over taps of a[a_at[pixel] + segment + channel] w[tap, channel]; a segment is a tap's, and its
 // row the tap. Pixels take all their channels in turn, so that memory is read in the order in which it lies.
 template <class T>
-void multiply_depthwise(int64_t pixels, int64_t taps, int64_t channels, const T* a, const int64_t* a_at, const Segment* segments,
-                        const T* w, T* c, const int64_t* c_at) {
+void multiply_depthwise(int64_t pixels, int64_t taps, int64_t channels, const T* a, const int64_t* a_at,
+                        const Segment* segments, const T* w, T* c, const int64_t* c_at) {
     constexpr int64_t both = depthwise_vectors * lanes<T>;
     const auto columns = [&](int64_t p, int64_t first, int64_t past, auto together) {
         constexpr int count = decltype(together)::value;
         int64_t k = first;
         for (; k + both <= past; k += both)
-            depthwise_tile<T, count, depthwise_vectors>(taps, channels, a + k, a_at + p, segments, w + k, c + k, c_at + p, lanes<T>);
+            depthwise_tile<T, count, depthwise_vectors>(taps, channels, a + k, a_at + p, segments, w + k, c + k, c_at + p,
+                                                        lanes<T>);
         for (; k < past; k += lanes<T>) {
             const int tail = static_cast<int>(std::min<int64_t>(lanes<T>, past - k));
             depthwise_tile<T, count, 1>(taps, channels, a + k, a_at + p, segments, w + k, c + k, c_at + p, tail);

@@ -35,13 +35,13 @@ template <class E> struct Images {
     int64_t pixel() const { return pairs == Pairs::channels ? (c + 1) / 2 : c; }  // elements
 
     // Numbers that are at hand while rows of `columns` pixels are paired, as copy()'s `lines`.
-    static int64_t lines_size(int64_t columns, int64_t pitch) { return std::is_same_v<E, T> ? 0 : 2 * columns * pitch; }
+    static int64_t lines_size(int64_t columns, int64_t pitch) { return is_pair<E> ? 2 * columns * pitch : 0; }
 
     // to[rows, cols, pitch] = these rows, columns and channels of image (or pair of images) i; zeros past the channels.
     void copy(int64_t i, Range rows, Range cols, Range channels, int64_t pitch, T* lines, E* to) const {
         const int64_t size = (cols.end - cols.begin) * pitch;
         for (int64_t row = rows.begin; row < rows.end; ++row, to += size) {
-            if constexpr (std::is_same_v<E, T>) {
+            if constexpr (!is_pair<E>) {
                 copy_row(i, row, cols, channels, pitch, to);
                 if (rounds) round_to_bfloat16(size, to);
             } else if (pairs == Pairs::channels) {
@@ -93,7 +93,8 @@ private:
                 const auto at = load_bytes<T>(place + k, valid);
                 const Vec<T> value = load_upto(from + k, valid);
                 for (int64_t q = left; q < right; ++q)
-                    store_upto(to + (q - left) * pitch + k, at == static_cast<Integers<T>>(first + q) ? value : Vec<T>{}, valid);
+                    store_upto(to + (q - left) * pitch + k, at == static_cast<Integers<T>>(first + q) ? value : Vec<T>{},
+                               valid);
             });
             for (int64_t q = left; q < right; ++q, to += pitch, ++col)
                 for (int64_t k = count; k < pitch; ++k) to[k] = 0;

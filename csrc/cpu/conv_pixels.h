@@ -1,5 +1,6 @@
 // Convolution, and its gradient at x, which is the convolution of dy with the weights turned round: a member takes blocks
-// of pixels; a tile is a few pixels by a panel of output channels, and adds up tap by tap.
+// of pixels; a tile is a few pixels by a panel of output channels, and adds up tap by tap. Or, by Winograd's filtering, windows
+// of pixels are transformed, multiplied point by point, and transformed back (conv_winograd.h).
 #pragma once
 
 #include "cpu/conv_depthwise.h"
@@ -25,7 +26,8 @@ template <class E> struct Direction {
     const tilefuse_epilogue* epilogue;
     tilefuse_conv2d_pool pool;
     uint8_t* argmax;
-    bool turned, may_transform;
+    bool turned;
+    tilefuse_precision precision;
     tilefuse_conv2d_shape shape;
 
     int64_t channels() const { return groups * outputs; }
@@ -35,23 +37,39 @@ template <class E> Direction<E> direction(const tilefuse_conv2d_args& args) {
     using T = Sum<E>;
     const tilefuse_conv2d_shape& s = args.shape;
     const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
-    constexpr Pairs pairs = std::is_same_v<E, T> ? Pairs::none : Pairs::channels;
+    constexpr Pairs pairs = is_pair<E> ? Pairs::channels : Pairs::none;
     const auto in_windows = [](int64_t size, int64_t window) { return window ? size / window * window : size; };
-    return {.in = {.data = static_cast<const T*>(args.x), .n = s.n, .h = s.h, .w = s.w, .c = s.c, .rounds = rounds, .pairs = pairs},
-            .stride_h = s.stride_h, .stride_w = s.stride_w, .step_h = 1, .step_w = 1,
-            .out = static_cast<T*>(args.y), .n = s.n, .out_h = in_windows(s.out_h, args.pool.height),
-            .out_w = in_windows(s.out_w, args.pool.width),
-            .groups = s.groups, .inputs = s.c / s.groups, .outputs = s.f / s.groups,
-            .weights = static_cast<const T*>(args.w), .input_stride = s.f, .output_stride = 1,
-            .tap_stride = s.c / s.groups * s.f, .group_stride = s.f / s.groups,
-            .epilogue = &args.epilogue, .pool = args.pool, .argmax = args.argmax, .turned = false, .may_transform = may_transform<T>(args.precision), .shape = s};
+    return {
+        .in = {.data = static_cast<const T*>(args.x), .n = s.n, .h = s.h, .w = s.w, .c = s.c, .rounds = rounds, .pairs = pairs},
+        .stride_h = s.stride_h,
+        .stride_w = s.stride_w,
+        .step_h = 1,
+        .step_w = 1,
+        .out = static_cast<T*>(args.y),
+        .n = s.n,
+        .out_h = in_windows(s.out_h, args.pool.height),
+        .out_w = in_windows(s.out_w, args.pool.width),
+        .groups = s.groups,
+        .inputs = s.c / s.groups,
+        .outputs = s.f / s.groups,
+        .weights = static_cast<const T*>(args.w),
+        .input_stride = s.f,
+        .output_stride = 1,
+        .tap_stride = s.c / s.groups * s.f,
+        .group_stride = s.f / s.groups,
+        .epilogue = &args.epilogue,
+        .pool = args.pool,
+        .argmax = args.argmax,
+        .turned = false,
+        .precision = args.precision,
+        .shape = s};
 }
 
 template <class E> Direction<E> direction(const tilefuse_conv2d_backward_data_args& args) {
     using T = Sum<E>;
     const tilefuse_conv2d_shape& s = args.shape;
     const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
-    constexpr Pairs pairs = std::is_same_v<E, T> ? Pairs::none : Pairs::channels;
+    constexpr Pairs pairs = is_pair<E> ? Pairs::channels : Pairs::none;
     return {.in = {.data = static_cast<const T*>(args.dy), .n = s.n, .h = s.out_h, .w = s.out_w, .c = s.f, .pool = args.pool,
                    .argmax = args.argmax, .rounds = rounds, .pairs = pairs},
             .stride_h = 1, .stride_w = 1, .step_h = s.stride_h, .step_w = s.stride_w,
@@ -59,7 +77,7 @@ template <class E> Direction<E> direction(const tilefuse_conv2d_backward_data_ar
             .groups = s.groups, .inputs = s.f / s.groups, .outputs = s.c / s.groups,
             .weights = static_cast<const T*>(args.w), .input_stride = 1, .output_stride = s.f,
             .tap_stride = s.c / s.groups * s.f, .group_stride = s.f / s.groups,
-            .epilogue = &args.epilogue, .pool = {}, .argmax = nullptr, .turned = true, .may_transform = may_transform<T>(args.precision), .shape = s};
+            .epilogue = &args.epilogue, .pool = {}, .argmax = nullptr, .turned = true, .precision = args.precision, .shape = s};
 }
 
 template <class E> class Convolution {
@@ -75,7 +93,7 @@ public:
         const Reach h = reach(d.step_h, d.stride_h, d.in.h, d.out_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top);
         const Reach w = reach(d.step_w, d.stride_w, d.in.w, d.out_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left);
         across_ = mostly_outside(h, w);
-        windows_most_ = winograd_pays(h, w) ? windows_together(d.inputs) : 0;
+        windows_most_ = transforms(h, w) ? windows_together(d.inputs) : 0;
         blocks_ = make_blocks(1);
         reader_ = Reader<E>(d.in, h, w, !winograd() && padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
@@ -89,7 +107,7 @@ public:
         c_at_ = mine.take<int64_t>(pixels);
         sums_ = mine.take<T>(pools() ? pixels * d.channels() : 0);
         copy_ = mine.take<E>(reader_.size(blocks_));
-        const int64_t rows = packs_pairs ? 2 * rows_packed : winograd() ? taps_count_ * rows_packed : 0;
+        const int64_t rows = is_pair<E> ? 2 * rows_packed : winograd() ? taps_count_ * rows_packed : 0;
         lines_ = mine.take<T>(std::max(reader_.lines_size(), rows * panel_columns<T>));
         points_ = mine.take<T>(winograd_points * windows_most_ * inputs_);
         products_ = mine.take<T>(winograd_points * windows_most_ * panel_columns<T>);
@@ -124,22 +142,18 @@ private:
     bool pools() const { return d_.pool.height > 0; }
     bool winograd() const { return windows_most_ > 0; }
 
-    // Counted in cycles of two multiply-adds of vectors: of products, and what transforms take of each channel besides.
-    bool winograd_pays(const Reach& h, const Reach& w) const {
-        const tilefuse_conv2d_shape& s = d_.shape;
-        if (packs_pairs || !d_.may_transform || s.groups != 1 || d_.pool.height % 2 == 1 || d_.n == 0) return false;
-        if (!winograd_fits(s.kernel_h, s.stride_h, s.dilation_h) || !winograd_fits(s.kernel_w, s.stride_w, s.dilation_w)) return false;
-        constexpr double step = 2 * lanes<T>, inputs_cost = 56.0 / lanes<T>, outputs_cost = 40.0 / lanes<T>, window_cost = 60;
-        const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
-        const double windows = product((d_.out_h + 1) / 2, (d_.out_w + 1) / 2), images = static_cast<double>(d_.n);
-        const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +
-                            outputs_cost * static_cast<double>(d_.outputs) + window_cost;
-        return images * windows * each + points_cost<T>(channels) < 0.9 * images * product(h.inside, w.inside) * channels / step;
+    bool transforms(const Reach& h, const Reach& w) const {
+        const double windows = product(d_.n * ((d_.out_h + 1) / 2), (d_.out_w + 1) / 2);
+        return !is_pair<E> && may_transform<T>(d_.precision) && d_.pool.height % 2 == 0 &&
+               winograd_pays<T>(d_.shape, windows, static_cast<double>(d_.n) * product(h.inside, w.inside), d_.inputs,
+                                d_.outputs, 56, 40, 60, 1);
     }
 
     int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
     Blocks make_blocks(int members) const {
-        return {d_.n, (d_.out_h + d_.step_h - 1) / d_.step_h, grid_w(), most_, pools() ? d_.pool.height : winograd() ? 2 : 1, members, across_};
+        return {d_.n,   (d_.out_h + d_.step_h - 1) / d_.step_h,        grid_w(),
+                most_,  pools() ? d_.pool.height : winograd() ? 2 : 1, members,
+                across_};
     }
 
     // body(remainder, tap) for the taps of one axis, for each remainder in the order in which they lie in the image.
@@ -156,7 +170,7 @@ private:
     }
 
     Reach reach(int64_t step, int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) const {
-        return reach_of(step, stride, size, [&](int64_t r) { return (out - r + step - 1) / step; },
+        return reach_of(stride, size, [&](int64_t r) { return (out - r + step - 1) / step; },
                         [&](const auto& body) { for_taps(step, kernel, dilation, pad, body); });
     }
 
@@ -181,9 +195,8 @@ private:
     }
 
     void pack(Team& team) const {
-        if constexpr (!packs_pairs)
+        if constexpr (!is_pair<E>) {
             if (winograd()) return pack_points(team);
-        if constexpr (!packs_pairs) {
             if (depthwise_) {  // [tap, channel]
                 const Range mine = team.range(taps_count_);
                 for (int64_t t = mine.begin; t < mine.end; ++t) {
@@ -197,9 +210,11 @@ private:
         for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
             const int64_t t = unit % taps_count_, number = unit / taps_count_ % panels_of_.count;
             const int64_t group = unit / taps_count_ / panels_of_.count;
-            const int64_t begin = panels_of_.begin(number) * lanes<T>, columns = panels_of_.begin(number + 1) * lanes<T> - begin;
+            const int64_t begin = panels_of_.begin(number) * lanes<T>,
+                          columns = panels_of_.begin(number + 1) * lanes<T> - begin;
             pack_tap(std::min(columns, d_.outputs - begin), columns,
-                     weights_of(t) + group * d_.group_stride + begin * d_.output_stride, panel(group, number) + t * inputs_ * columns);
+                     weights_of(t) + group * d_.group_stride + begin * d_.output_stride,
+                     panel(group, number) + t * inputs_ * columns);
         }
     }
 
@@ -208,7 +223,7 @@ private:
         const auto pack_rows = [&](int64_t first, int64_t rows, T* packed) {
             pack_panel(rows, valid, columns, weights + first * d_.input_stride, d_.input_stride, d_.output_stride, packed);
         };
-        if constexpr (!packs_pairs) {
+        if constexpr (!is_pair<E>) {
             pack_rows(0, d_.inputs, to);
             if (d_.in.rounds) round_to_bfloat16(d_.inputs * columns, to);
         } else {
@@ -227,14 +242,17 @@ private:
         const int64_t parts = (inputs_ + rows_packed - 1) / rows_packed;
         const Range mine = team.range(panels_of_.count * parts);
         for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
-            const int64_t number = unit / parts, first = unit % parts * rows_packed, rows = std::min(rows_packed, inputs_ - first);
-            const int64_t begin = panels_of_.begin(number) * lanes<T>, columns = panels_of_.begin(number + 1) * lanes<T> - begin;
+            const int64_t number = unit / parts, first = unit % parts * rows_packed,
+                          rows = std::min(rows_packed, inputs_ - first);
+            const int64_t begin = panels_of_.begin(number) * lanes<T>,
+                          columns = panels_of_.begin(number + 1) * lanes<T> - begin;
             for (int64_t t = 0; t < taps_count_; ++t) {
                 pack_panel(rows, std::min(columns, d_.outputs - begin), columns,
-                           weights_of(t) + first * d_.input_stride + begin * d_.output_stride, d_.input_stride, d_.output_stride,
-                           lines_ + t * rows * columns);
+                           weights_of(t) + first * d_.input_stride + begin * d_.output_stride, d_.input_stride,
+                           d_.output_stride, lines_ + t * rows * columns);
             }
-            winograd_filters(lines_, rows * columns, rows * columns, point_panel(number, 0) + first * columns, inputs_ * columns);
+            winograd_filters(lines_, rows * columns, rows * columns, point_panel(number, 0) + first * columns,
+                             inputs_ * columns);
         }
     }
     T* point_panel(int64_t number, int64_t point) const {
@@ -245,7 +263,7 @@ private:
     // A block's pixels in the panels [begin, end) of all groups'.
     void multiply(const Block& block, Range panels) {
         const View<E> view = reader_(block, lines_, copy_);
-        if constexpr (!packs_pairs) {
+        if constexpr (!is_pair<E>) {
             if (winograd()) {
                 multiply_windows(block, panels, view);
                 return finish(block, {column_of(panels.begin), column_of(panels.end)});
@@ -267,16 +285,19 @@ private:
 
     // The first output channel of a panel.
     int64_t column_of(int64_t number) const {
-        return number / panels_of_.count * d_.outputs + std::min(d_.outputs, panels_of_.begin(number % panels_of_.count) * lanes<T>);
+        return number / panels_of_.count * d_.outputs +
+               std::min(d_.outputs, panels_of_.begin(number % panels_of_.count) * lanes<T>);
     }
 
-    void multiply_run(const Block& block, int64_t r, int64_t s, const Run& rows, const Run& cols, Range panels, const View<E>& view) const {
+    void multiply_run(const Block& block, int64_t r, int64_t s, const Run& rows, const Run& cols, Range panels,
+                      const View<E>& view) const {
         const int64_t pixels = make_tables(block, r, s, rows.pixels, cols.pixels, view);
         const int64_t segments = make_segments(rows, h_[r], cols, w_[s], view.row_pitch, d_.in.pixel(), inputs_, kernel_w_,
                                                depthwise_ ? 1 : depth_most, segments_);
         T* const c = pools() ? sums_ : d_.out + block.images.begin * d_.out_h * d_.out_w * d_.channels();
-        if constexpr (!packs_pairs)
-            if (depthwise_) return multiply_depthwise<T>(pixels, segments, d_.groups, view.origin, a_at_, segments_, packed_, c, c_at_);
+        if constexpr (!is_pair<E>)
+            if (depthwise_)
+                return multiply_depthwise<T>(pixels, segments, d_.groups, view.origin, a_at_, segments_, packed_, c, c_at_);
         for (int64_t group = panels.begin / panels_of_.count; group * panels_of_.count < panels.end; ++group) {
             const Range of_group = {std::max<int64_t>(0, panels.begin - group * panels_of_.count),
                                     std::min(panels_of_.count, panels.end - group * panels_of_.count)};
@@ -339,21 +360,26 @@ private:
                 const int64_t in_image = (first + i) % of_image;
                 return {(first + i) / of_image, block.rows.begin + in_image / of_row * 2, in_image % of_row * 2};
             };
-            for (int64_t i = 0; i < count; ++i) transform_window(window(i), view, points_ + i * inputs_, count * inputs_);
+            for (int64_t i = 0; i < count; ++i)
+                transform_window(window(i), block.rows.end, view, points_ + i * inputs_, count * inputs_);
             for (int64_t number = panels.begin; number < panels.end; ++number) {
-                const int64_t begin = panels_of_.begin(number) * lanes<T>, pitch = panels_of_.begin(number + 1) * lanes<T> - begin;
+                const int64_t begin = panels_of_.begin(number) * lanes<T>,
+                              pitch = panels_of_.begin(number + 1) * lanes<T> - begin;
                 for (int64_t point = 0; point < winograd_points; ++point)
-                    multiply_point(count, points_ + point * count * inputs_, point_panel(number, point), pitch, products_ + point * count * pitch);
+                    multiply_point(count, points_ + point * count * inputs_, point_panel(number, point), pitch,
+                                   products_ + point * count * pitch);
                 for (int64_t i = 0; i < count; ++i)
-                    write_window(block, window(i), products_ + i * pitch, count * pitch, begin, std::min(pitch, d_.outputs - begin), view);
+                    write_window(block, window(i), products_ + i * pitch, count * pitch, begin,
+                                 std::min(pitch, d_.outputs - begin), view);
             }
         }
     }
 
-    void transform_window(const Window& window, const View<T>& view, T* points, int64_t pitch) const {
+    void transform_window(const Window& window, int64_t bottom, const View<T>& view, T* points, int64_t pitch) const {
         const T* pixels[4][4];
-        window_pixels(view.image(window.image), view.row_pitch, d_.in.pixel(), d_.in.h, d_.in.w, window.row + h_[0][0].at,
-                      window.col + w_[0][0].at, zeros_, pixels);
+        const int64_t above = h_[0][0].at, before = w_[0][0].at;
+        window_pixels(view.image(window.image), view.row_pitch, d_.in.pixel(), std::min(d_.in.h, bottom + 2 + above),
+                      std::min(d_.in.w, d_.out_w + 2 + before), window.row + above, window.col + before, zeros_, pixels);
         winograd_inputs(pixels, inputs_, points, pitch);
     }
 
@@ -362,7 +388,8 @@ private:
         const Parts strips(count, max_rows(vectors));
         for (int64_t strip = 0; strip < strips.count; ++strip) {
             const int64_t first = strips.begin(strip);
-            const TileArgs<T> tile = {inputs_, points + first * inputs_, inputs_, panel, pitch, products + first * pitch, pitch, false, lanes<T>};
+            const TileArgs<T> tile = {
+                inputs_, points + first * inputs_, inputs_, panel, pitch, products + first * pitch, pitch, false, lanes<T>};
             tiles<T>.of[static_cast<int>(From::rows)][vectors - 1][strips.begin(strip + 1) - first - 1](tile);
         }
     }
@@ -378,7 +405,9 @@ private:
         if (winograd_outputs(products, pitch, count, pixels)) return;
         for (int64_t i = 0; i < 2; ++i)  // infinity and NaN are not to spoil the neighbours
             for (int64_t j = 0; j < 2; ++j)
-                if (pixels[i][j]) multiply_pixel(window.row + i, window.col + j, view.image(window.image), view.row_pitch, column, count, pixels[i][j]);
+                if (pixels[i][j])
+                    multiply_pixel(window.row + i, window.col + j, view.image(window.image), view.row_pitch, column, count,
+                                   pixels[i][j]);
     }
 
     T* result(const Block& block, int64_t image, int64_t row, int64_t col) const {
@@ -388,14 +417,27 @@ private:
     }
 
     // One pixel as it is defined.
-    void multiply_pixel(int64_t row, int64_t col, const T* image, int64_t row_pitch, int64_t column, int64_t count, T* to) const {
-        for (int64_t k = 0; k < count; ++k) {
-            to[k] = 0;
-            for (int64_t t = 0; t < taps_count_; ++t) {
-                const int64_t i = row + h_[0][t / 3].at, j = col + w_[0][t % 3].at;
-                if (i < 0 || i >= d_.in.h || j < 0 || j >= d_.in.w) continue;
-                const T *x = image + i * row_pitch + j * d_.in.pixel(), *w = weights_of(t) + (column + k) * d_.output_stride;
-                for (int64_t c = 0; c < inputs_; ++c) to[k] += x[c] * w[c * d_.input_stride];
+    void multiply_pixel(int64_t row, int64_t col, const T* image, int64_t row_pitch, int64_t column, int64_t count,
+                        T* to) const {
+        fill_zeros(to, count);
+        for (int64_t t = 0; t < taps_count_; ++t) {
+            const int64_t i = row + h_[0][t / kernel_w_].at, j = col + w_[0][t % kernel_w_].at;
+            if (i < 0 || i >= d_.in.h || j < 0 || j >= d_.in.w) continue;
+            const T *const x = image + i * row_pitch + j * d_.in.pixel(), *const w = weights_of(t) + column * d_.output_stride;
+            if (d_.output_stride == 1) {
+                for_vectors<T>(count, [&](int64_t k, int n) {
+                    Vec<T> total = load_upto(to + k, n);
+                    for (int64_t c = 0; c < inputs_; ++c) total += splat(x[c]) * load_upto(w + c * d_.input_stride + k, n);
+                    store_upto(to + k, total, n);
+                });
+            } else {  // a filter's inputs are contiguous
+                for (int64_t k = 0; k < count; ++k) {
+                    Vec<T> total{};
+                    for_vectors<T>(inputs_, [&](int64_t c, int n) {
+                        total += load_upto(x + c, n) * load_upto(w + k * d_.output_stride + c, n);
+                    });
+                    to[k] += sum<T>(total);
+                }
             }
         }
     }
@@ -409,7 +451,8 @@ private:
             const Epilogue<T> epilogue(*d_.epilogue, f, f);
             for (int64_t n = block.images.begin; n < block.images.end; n = whole ? block.images.end : n + 1) {
                 const int64_t first = (n * d_.out_h + top) * d_.out_w, images = whole ? block.images.end - n : 1;
-                epilogue(d_.out + first * f + columns.begin, f, 0, first, columns.begin, images * (bottom - top) * d_.out_w, count);
+                epilogue(d_.out + first * f + columns.begin, f, 0, first, columns.begin, images * (bottom - top) * d_.out_w,
+                         count);
             }
             return;
         }
@@ -456,8 +499,6 @@ private:
                 }
         }
     }
-
-    static constexpr bool packs_pairs = !std::is_same_v<E, T>;
 
     const Direction<E> d_;
     const bool depthwise_;

@@ -82,7 +82,8 @@ public:
         const int64_t tall = (rows + grain - 1) / grain;
         const int64_t fit = std::max<int64_t>(1, most / std::max<int64_t>(1, cols * grain));  // lines of `grain` rows
         of_rows_ = Parts(tall, across ? 1 : std::min(fit, std::max<int64_t>(1, tall)));
-        of_images_ = Parts(images, of_rows_.count > 1 && !across ? 1 : std::max<int64_t>(1, fit / std::max<int64_t>(1, across ? 1 : tall)));
+        of_images_ = Parts(
+            images, of_rows_.count > 1 && !across ? 1 : std::max<int64_t>(1, fit / std::max<int64_t>(1, across ? 1 : tall)));
         count = of_images_.count * of_rows_.count;
         if (const int64_t equal = (count + members - 1) / members * members; equal > count && !across) {
             const int64_t parts = (equal + images - 1) / images;  // of an image
@@ -116,40 +117,41 @@ struct Reach {
     int64_t stride, size, pixels;
     int64_t first = std::numeric_limits<int64_t>::max(), last = std::numeric_limits<int64_t>::min();
     int64_t taps = 0;    // of all pixels
-    int64_t inside = 0;  // those of them that the image has (all where none leaves it)
-    int64_t begun = 0;   // those that the runs' first pixels meet
+    int64_t inside = 0;  // those of them that the image has
+    int64_t begun = 0;   // those that the runs' first pixels meet, about
 
     bool leaves() const { return first < 0 || (pixels - 1) * stride + last >= size; }
     Range whole() const { return {first, std::max<int64_t>(0, pixels - 1) * stride + last + 1}; }
 };
 
-// for_taps(body) calls body(remainder, tap) for the taps of `phases` remainders; a phase has pixels_of(remainder) pixels.
+// for_taps(body) calls body(phase, tap) for the taps of all phases, one phase after the other; a phase has pixels_of(phase)
+// pixels.
 template <class PixelsOf, class ForTaps>
-Reach reach_of(int64_t phases, int64_t stride, int64_t size, const PixelsOf& pixels_of, const ForTaps& for_taps) {
+Reach reach_of(int64_t stride, int64_t size, const PixelsOf& pixels_of, const ForTaps& for_taps) {
     Reach reach{stride, size, pixels_of(0)};
-    for_taps([&](int64_t r, const Tap& tap) {
+    int64_t phase = -1, pixels = 0, met = 0, runs = 0, first_met = 0, past_met = 0;
+    const auto finish_phase = [&] {
+        reach.inside += met;
+        if (pixels > 0) reach.begun += runs * met / pixels;
+    };
+    for_taps([&](int64_t of, const Tap& tap) {
+        if (of != phase) {
+            finish_phase();
+            phase = of, pixels = pixels_of(of), met = 0, runs = 1, first_met = past_met = 0;
+        }
         reach.first = std::min(reach.first, tap.at);
         reach.last = std::max(reach.last, tap.at);
-        reach.taps += pixels_of(r);
+        reach.taps += pixels;
+        const auto pixel_at = [&](int64_t place) {  // the first one whose tap is not before it
+            return std::clamp<int64_t>(place > tap.at ? (place - tap.at + stride - 1) / stride : 0, 0, pixels);
+        };
+        const int64_t begin = pixel_at(0), end = pixel_at(size);
+        met += end - begin;
+        runs += (begin > 0 && begin < pixels && begin != first_met) + (end > 0 && end < pixels && end != past_met);
+        first_met = begin, past_met = end;
     });
+    finish_phase();
     if (reach.taps == 0) reach.first = reach.last = 0;
-    if (!reach.leaves()) {
-        reach.inside = reach.taps;
-        return reach;
-    }
-    for (int64_t r = 0; r < phases; ++r)
-        for (int64_t i = 0; i < pixels_of(r); ++i) {
-            int64_t met = 0;
-            bool changes = i == 0;
-            for_taps([&](int64_t of, const Tap& tap) {
-                if (of != r) return;
-                const auto inside = [&](int64_t pixel) { return pixel * stride + tap.at >= 0 && pixel * stride + tap.at < size; };
-                met += inside(i);
-                changes = changes || inside(i) != inside(i - 1);
-            });
-            reach.inside += met;
-            if (changes) reach.begun += met;
-        }
     return reach;
 }
 
@@ -194,14 +196,15 @@ public:
 
     int64_t size(const Blocks& blocks) const {
         if (!copies_) return 0;
-        const int64_t height = std::min(rows.end - rows.begin, (blocks.most_rows - 1) * reach_.stride + reach_.last - reach_.first + 1);
+        const int64_t height =
+            std::min(rows.end - rows.begin, (blocks.most_rows - 1) * reach_.stride + reach_.last - reach_.first + 1);
         return blocks.most_images * std::max<int64_t>(0, height) * row_pitch();
     }
     int64_t row_pitch() const { return (cols.end - cols.begin) * images_.pixel(); }
     int64_t lines_size() const { return images_.lines_size(images_.w, images_.pixel()); }
 
     View<E> operator()(const Block& block, Sum<E>* lines, E* copy) const {
-        if constexpr (std::is_same_v<E, Sum<E>>)
+        if constexpr (!is_pair<E>)
             if (!copies_) return {images_.image(block.images.begin), images_.h * row_pitch(), row_pitch(), 0};
         const int64_t top = std::clamp(block.rows.begin * reach_.stride + reach_.first, rows.begin, rows.end);
         const int64_t bottom = std::clamp((block.rows.end - 1) * reach_.stride + reach_.last + 1, top, rows.end);
@@ -235,7 +238,8 @@ inline int64_t make_segments(const Run& rows, const Taps& h, const Run& cols, co
     int64_t made = 0;
     for (int64_t p = rows.taps.begin; p < rows.taps.end; ++p)
         for (int64_t q = cols.taps.begin; q < cols.taps.end; ++q) {
-            const Segment here = {h[p].at * row_pitch + w[q].at * pitch, inputs, ((h.place + p) * cols_all + w.place + q) * inputs};
+            const Segment here = {h[p].at * row_pitch + w[q].at * pitch, inputs,
+                                  ((h.place + p) * cols_all + w.place + q) * inputs};
             if (made > 0) {
                 Segment& last = segments[made - 1];
                 const bool next = last.at + last.length == here.at && last.row + last.length == here.row;

@@ -1,6 +1,7 @@
 // The gradient of a convolution at its weights: a tile is a few input channels of a tap by a panel of output channels, and
 // adds up pixel by pixel. The pixels are cut into slices, whose number depends on the shape alone, and the slices are added
-// in their order: the bits don't depend on the number of threads.
+// in their order: the bits don't depend on the number of threads. Or windows of pixels are transformed, and their products
+// added up point by point (conv_winograd.h).
 #pragma once
 
 #include "cpu/conv_depthwise.h"
@@ -16,20 +17,39 @@ template <class E> class WeightGradient {
 
 public:
     WeightGradient(const tilefuse_conv2d_backward_weights_args& args, void* scratch, void* shared)
-        : args_(args), s_(args.shape), depthwise_(depthwise(s_)), groups_(depthwise_ ? 1 : s_.groups),
-          inputs_(depthwise_ ? 1 : s_.c / s_.groups), outputs_(s_.f / groups_),
-          x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(), .pairs = pairs},
-          dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
-              .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
+        : args_(args),
+          s_(args.shape),
+          depthwise_(depthwise(s_)),
+          groups_(depthwise_ ? 1 : s_.groups),
+          inputs_(depthwise_ ? 1 : s_.c / s_.groups),
+          outputs_(s_.f / groups_),
+          x_{.data = static_cast<const T*>(args.x),
+             .n = s_.n,
+             .h = s_.h,
+             .w = s_.w,
+             .c = s_.c,
+             .rounds = rounds(),
+             .pairs = pairs},
+          dy_{.data = static_cast<const T*>(args.dy),
+              .n = s_.n,
+              .h = s_.out_h,
+              .w = s_.out_w,
+              .c = s_.f,
+              .pool = args.pool,
+              .argmax = args.argmax,
+              .rounds = rounds(),
+              .pairs = pairs},
           panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
         const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
-        winograd_ = winograd_pays(h, w);
+        winograd_ = transforms(h, w);
         rows_ = (winograd_ ? winograd_points : taps_of(s_)) * inputs_;
-        const int64_t most = winograd_ ? 4 * windows_together(inputs_) : std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256);
+        const int64_t most =
+            winograd_ ? 4 * windows_together(inputs_) : std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, most, winograd_ ? 2 : 1);
-        reader_ = Reader<E>(x_, h, w, !winograd_ && padding_pays(h, w, blocks_.most_images, copying(depthwise_ ? 1 : outputs_)));
+        reader_ =
+            Reader<E>(x_, h, w, !winograd_ && padding_pays(h, w, blocks_.most_images, copying(depthwise_ ? 1 : outputs_)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         // Each slice has sums of its own: few where they are many numbers.
         constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
@@ -53,6 +73,7 @@ public:
         Cut ours(shared);
         sums_ = ours.take<T>(slices_ * rows_ * s_.f);
         bias_sums_ = ours.take<T>(slices_ * s_.f);
+        spoiled_ = ours.take<int>(1);
         shared_size = ours.size();
         if (scratch == nullptr) return;
         if (winograd_) fill_zeros(zeros_, std::max(inputs_, panel_columns<T>));
@@ -61,17 +82,20 @@ public:
     }
 
     // Slices and panels of output channels are shared out.
-    void operator()(Team& team) const {
-        const int64_t panels = groups_ * panels_of_.count;
-        const Range mine = team.range(slices_ * panels);
-        for (int64_t unit = mine.begin; unit < mine.end;) {
-            const int64_t slice = unit / panels, end = std::min(mine.end, (slice + 1) * panels);
-            add_up(slice, {unit - slice * panels, end - slice * panels});
-            unit = end;
-        }
-        team.barrier();
+    void operator()(Team& team) {
+        if (team.rank == 0) *spoiled_ = 0;
+        add_up(team);
         if (winograd_) {
-            finish_points(team);
+            if (!finish_points(team)) __atomic_store_n(spoiled_, 1, __ATOMIC_RELAXED);
+            team.barrier();
+            if (*spoiled_) {  // infinity and NaN are not to spoil other taps
+                winograd_ = false;
+                rows_ = taps_of(s_) * inputs_;
+                add_up(team);
+            }
+        }
+        if (winograd_) {
+            update_points(team);
         } else {
             finish(team, rows_ * s_.f, sums_, args_.kernel, args_.dw);
         }
@@ -88,17 +112,13 @@ private:
         int64_t pitch() const { return vectors * lanes<T>; }
     };
 
-    // Counted as winograd_pays() of conv_pixels.h does; and sums of points go to memory once a block.
-    bool winograd_pays(const Reach& h, const Reach& w) const {
-        if (pairs != Pairs::none || !may_transform<T>(args_.precision) || s_.groups != 1) return false;
-        if (!winograd_fits(s_.kernel_h, s_.stride_h, s_.dilation_h) || !winograd_fits(s_.kernel_w, s_.stride_w, s_.dilation_w)) return false;
-        constexpr double step = 2 * lanes<T>, inputs_cost = 56.0 / lanes<T>, outputs_cost = 64.0 / lanes<T>, window_cost = 80;
-        const double channels = product(inputs_, panels_of_.begin(panels_of_.count) * lanes<T>);
-        const double windows = product(s_.n, windows_of(s_.out_h)), blocks = windows / static_cast<double>(windows_together(inputs_));
-        const double each = winograd_points * channels / step + inputs_cost * static_cast<double>(inputs_) +
-                            outputs_cost * static_cast<double>(outputs_) + window_cost;
-        return windows * each + points_cost<T>(channels) * (1 + blocks) <
-               0.9 * static_cast<double>(s_.n) * product(h.inside, w.inside) * channels / step;
+    // (Sums of points go to memory once a block, and at the end.)
+    bool transforms(const Reach& h, const Reach& w) const {
+        const double windows = product(s_.n, windows_of(s_.out_h)),
+                     blocks = windows / static_cast<double>(windows_together(inputs_));
+        return !is_pair<E> && may_transform<T>(args_.precision) &&
+               winograd_pays<T>(s_, windows, static_cast<double>(s_.n) * product(h.inside, w.inside), inputs_, outputs_, 56, 64,
+                                80, 1 + blocks);
     }
 
     // Windows of 2 x 2 pixels of so many rows of an image.
@@ -107,7 +127,7 @@ private:
     static Tap tap(int64_t index, int64_t dilation, int64_t pad) { return {index * dilation - pad, index}; }
 
     static Reach reach(int64_t stride, int64_t size, int64_t out, int64_t kernel, int64_t dilation, int64_t pad) {
-        return reach_of(1, stride, size, [&](int64_t) { return out; }, [&](const auto& body) {
+        return reach_of(stride, size, [&](int64_t) { return out; }, [&](const auto& body) {
             for (int64_t t = 0; t < kernel; ++t) body(0, tap(t, dilation, pad));
         });
     }
@@ -120,7 +140,19 @@ private:
     Columns columns_of(int64_t number) const {
         const int64_t group = number / panels_of_.count, panel = number % panels_of_.count, begin = panels_of_.begin(panel);
         const int vectors = static_cast<int>(panels_of_.begin(panel + 1) - begin);
-        return {group, group * outputs_ + begin * lanes<T>, std::min<int64_t>(vectors * lanes<T>, outputs_ - begin * lanes<T>), vectors};
+        return {group, group * outputs_ + begin * lanes<T>, std::min<int64_t>(vectors * lanes<T>, outputs_ - begin * lanes<T>),
+                vectors};
+    }
+
+    void add_up(Team& team) const {
+        const int64_t panels = groups_ * panels_of_.count;
+        const Range mine = team.range(slices_ * panels);
+        for (int64_t unit = mine.begin; unit < mine.end;) {
+            const int64_t slice = unit / panels, end = std::min(mine.end, (slice + 1) * panels);
+            add_up(slice, {unit - slice * panels, end - slice * panels});
+            unit = end;
+        }
+        team.barrier();
     }
 
     void add_up(int64_t slice, Range panels) const {
@@ -134,7 +166,7 @@ private:
         for (int64_t b = blocks_.count * slice / slices_; b < blocks_.count * (slice + 1) / slices_; ++b) {
             const Block block = blocks_[b];
             const View<E> view = reader_(block, lines_, copy_);
-            if constexpr (pairs == Pairs::none) {
+            if constexpr (!is_pair<E>) {
                 if (winograd_) {
                     add_windows(block, view, panels, sums, bias_sums);
                     continue;
@@ -168,7 +200,9 @@ private:
         };
         for_windows([&](int64_t window, int64_t n, int64_t i, int64_t j) {
             const T* pixels[4][4];
-            window_pixels(view.image(n), view.row_pitch, s_.c, s_.h, s_.w, block.rows.begin + i - s_.pad_top, j - s_.pad_left, zeros_, pixels);
+            window_pixels(view.image(n), view.row_pitch, s_.c, std::min(s_.h, block.rows.end + 2 - s_.pad_top),
+                          std::min(s_.w, s_.out_w + 2 - s_.pad_left), block.rows.begin + i - s_.pad_top, j - s_.pad_left,
+                          zeros_, pixels);
             winograd_inputs(pixels, inputs_, points_ + window * inputs_, windows * inputs_);
         });
         for (int64_t number = panels.begin; number < panels.end; ++number) {
@@ -178,16 +212,19 @@ private:
             if (has_bias()) add_columns(images * height * s_.out_w, columns, bias_sums + columns.first);
             for_windows([&](int64_t window, int64_t n, int64_t i, int64_t j) {
                 const T* pixels[2][2];
-                window_pixels(panel_ + n * height * s_.out_w * pitch, s_.out_w * pitch, pitch, height, s_.out_w, i, j, zeros_, pixels);
+                window_pixels(panel_ + n * height * s_.out_w * pitch, s_.out_w * pitch, pitch, height, s_.out_w, i, j, zeros_,
+                              pixels);
                 winograd_gradients(pixels, pitch, gradients_ + window * pitch, windows * pitch);
             });
             for (int64_t point = 0; point < winograd_points; ++point) {
-                const T *const inputs = points_ + point * windows * inputs_, *const gradients = gradients_ + point * windows * pitch;
+                const T *const inputs = points_ + point * windows * inputs_, *const gradients =
+                                                                                 gradients_ + point * windows * pitch;
                 const Parts strips(inputs_, max_rows(columns.vectors));
                 for (int64_t strip = 0; strip < strips.count; ++strip) {
                     const int64_t at = strips.begin(strip);
-                    const TileArgs<T> tile = {windows, inputs + at, inputs_, gradients, pitch, sums + (point * inputs_ + at) * s_.f + columns.first,
-                                              s_.f, true, static_cast<int>(lanes<T> - (pitch - columns.valid))};
+                    const TileArgs<T> tile = {windows,   inputs + at, inputs_,
+                                              gradients, pitch,       sums + (point * inputs_ + at) * s_.f + columns.first,
+                                              s_.f,      true,        static_cast<int>(lanes<T> - (pitch - columns.valid))};
                     tiles<T>.of[static_cast<int>(From::columns)][columns.vectors - 1][strips.begin(strip + 1) - at - 1](tile);
                 }
             }
@@ -214,12 +251,13 @@ private:
     }
 
     void add_panel(int64_t pixels, int64_t segments, const Columns& columns, const E* x, T* sums) const {
-        if constexpr (pairs == Pairs::none) {
+        if constexpr (!is_pair<E>) {
             if (depthwise_) {
                 const T* const dy = reads_dy() ? dy_.data + columns.first : panel_;
                 if (!reads_dy())
                     for (int64_t p = 0; p < pixels; ++p) dy_at_[p] = p * columns.pitch();
-                return add_depthwise<T>({pixels, x + columns.first, dy, at_, dy_at_, segments_, sums, s_.f, 0}, segments, columns.valid);
+                return add_depthwise<T>({pixels, x + columns.first, dy, at_, dy_at_, segments_, sums, s_.f, 0}, segments,
+                                        columns.valid);
             }
         }
         WeightTile<E> t;
@@ -259,7 +297,7 @@ private:
     }
 
     static Vec<T> number(Vec<E> elements) {
-        if constexpr (pairs == Pairs::none) {
+        if constexpr (!is_pair<E>) {
             return elements;
         } else {
             return firsts(elements) + seconds(elements);
@@ -279,13 +317,13 @@ private:
         if (args_.rule) Update<T>(*args_.rule, parameter)(mine.begin, sums + mine.begin, mine.end - mine.begin);
     }
 
-    // The same for sums of points.
-    void finish_points(Team& team) const {
+    // Adds the slices of sums of points, and makes the gradient at the filters of them. Returns whether it is finite.
+    bool finish_points(Team& team) const {
         const int64_t count = inputs_ * s_.f;
         const Range mine = team.range(count, lanes<T>);
-        if (mine.begin >= mine.end) return;
         T* const to = args_.rule ? sums_ : static_cast<T*>(args_.dw);
-        for_vectors<T>(mine.end - mine.begin, [&](int64_t i, int n) {
+        Vec<T> spoiled{};
+        for_vectors<T>(std::max<int64_t>(0, mine.end - mine.begin), [&](int64_t i, int n) {
             Vec<T> points[4][4], filter[3][3];
             for (int64_t point = 0; point < winograd_points; ++point) {
                 Vec<T>& total = points[point / 4][point % 4] = Vec<T>{};
@@ -293,14 +331,23 @@ private:
                     total += load_upto(sums_ + (slice * winograd_points + point) * count + mine.begin + i, n);
             }
             winograd_filter_gradient<T>(points, filter);
-            for (int64_t t = 0; t < 9; ++t) store_upto(to + t * count + mine.begin + i, filter[t / 3][t % 3], n);
+            for (int64_t t = 0; t < 9; ++t) {
+                const Vec<T>& tap = filter[t / 3][t % 3];
+                spoiled += tap - tap;  // NaN of infinity and NaN
+                store_upto(to + t * count + mine.begin + i, tap, n);
+            }
         });
-        if (!args_.rule) return;
+        return sum<T>(spoiled) == 0;
+    }
+    void update_points(Team& team) const {
+        const int64_t count = inputs_ * s_.f;
+        const Range mine = team.range(count, lanes<T>);
+        if (!args_.rule || mine.begin >= mine.end) return;
         const Update<T> update(*args_.rule, args_.kernel);
         for (int64_t t = 0; t < 9; ++t) update(t * count + mine.begin, sums_ + t * count + mine.begin, mine.end - mine.begin);
     }
 
-    static constexpr Pairs pairs = std::is_same_v<E, T> ? Pairs::none : Pairs::images;
+    static constexpr Pairs pairs = is_pair<E> ? Pairs::images : Pairs::none;
 
     const tilefuse_conv2d_backward_weights_args& args_;
     const tilefuse_conv2d_shape& s_;
@@ -317,6 +364,7 @@ private:
     Segment* segments_;
     int64_t *at_, *dy_at_;
     E *panel_, *copy_;
+    int* spoiled_;  // shared: whether sums of points are not finite
     T *lines_, *points_, *gradients_, *zeros_, *sums_, *bias_sums_;
 };
 

@@ -317,6 +317,40 @@ def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how, c):
             assert_same_bits(a, e)
 
 
+def test_gradients_of_infinity_and_nan_are_those_of_multiply_adds(ops):
+    x, w, _, dy = arrays(integers, (2, 16, 15, 64), (3, 3), 64, np.float32)
+    dy[dy == 0] = 1
+    for place, value in (((0, 5, 5, 3), np.inf), ((1, 0, 0, 7), np.nan), ((0, 15, 14, 0), -np.inf)):
+        spoiled = x.copy()
+        spoiled[place] = value
+        for actual, exact in zip(
+            ops.conv2d_backward(dy, spoiled, w),
+            ops.conv2d_backward(dy, spoiled, w, precision="ieee"),
+            strict=True,
+        ):
+            assert_same(actual, exact)
+    bright = np.full((2, 16, 15, 64), 3e38, np.float32)
+    one = np.zeros_like(dy)
+    one[1, 6, 6] = 1
+    assert np.isfinite(ops.conv2d_backward(one, bright, w)[1]).all()
+
+
+def test_what_no_window_reads_counts_for_nothing(ops):
+    x, w, b, _ = arrays(integers, (2, 16, 17, 64), (3, 3), 64, np.float32)
+    how = {"padding": ((0, -1), (0, -2))}
+    small = x[:, :15, :15].copy()
+    x[:, 15:], x[:, :, 15:] = np.nan, np.nan
+    with pytest.raises(ValueError, match="padding"):  # crops are not for the ops' callers
+        ops.conv2d(x, w, b, **how)
+    dy = integers(np.random.default_rng(1), (2, 13, 13, 64), np.float32)
+    geometry = (13, 13, 1, 1, 1, 1, 0, 0, 1)
+    y, dw = np.empty_like(dy), np.empty_like(w)
+    native().conv2d(x, w, y, b, "linear", 0.0, None, geometry, "float32")
+    native().conv2d_backward_weights(x, dy, dw, None, geometry, "float32")
+    assert_same(y, ref.conv2d(small, w, b))
+    assert_same(dw, ref.conv2d_backward(dy, small, w)[1])
+
+
 @pytest.mark.parametrize(("c", "f"), [(3, 8), (64, 64)])
 def test_infinity_and_nan_stay_in_their_windows(ops, c, f):
     x, w, b, _ = arrays(integers, (1, 9, 9, c), (3, 3), f, np.float32)
