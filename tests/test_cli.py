@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +26,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture(autouse=True)
 def _in_new_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_num_threads: Callable[[int], None]
-) -> None:
+) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    before = tilefuse.get_device()
+    yield
+    tilefuse.set_device(before)  # the command is a process of its own, and leaves it as asked for
 
 
 def accuracy(text: str) -> float:
