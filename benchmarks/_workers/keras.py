@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow
 from keras import layers
 
-from .models import Conv, Dense, Drop, Flatten, Network, Pool
+from .models import Network
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -27,22 +27,8 @@ def setup(threads: int, device: str, precision: str) -> dict[str, object]:
 
 def training(network: Network, device: str, precision: str) -> Callable[[int], tuple[int, float]]:
     keras.utils.set_random_seed(0)
-    last = "sigmoid" if network.binary else "softmax"
-    stack = [layers.Input(network.inputs)]
-    for layer, hidden in zip(network.layers, network.is_hidden, strict=True):
-        match layer:
-            case Conv(filters):
-                stack.append(layers.Conv2D(filters, 3, activation="relu"))
-            case Pool():
-                stack.append(layers.MaxPooling2D(2))
-            case Flatten():
-                stack.append(layers.Flatten())
-            case Drop(rate):
-                stack.append(layers.Dropout(rate))
-            case Dense(units):
-                stack.append(layers.Dense(units, activation="relu" if hidden else last))
-    model = keras.Sequential(stack)
-    model.compile("adam", "binary_crossentropy" if network.binary else "sparse_categorical_crossentropy")
+    model = keras.Sequential(network.keras_layers(layers))
+    model.compile("adam", network.keras_loss)
     batches = network.batches()
     # An epoch has many steps, so that the beginning of `fit` counts little.
     repeats = network.epoch // len(batches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,28 @@ class Network:
                 case Dense(units):
                     parts.append(str(units))
         return "-".join(parts)
+
+    def keras_layers(self, layers: Any) -> list[Any]:
+        """The layers, of a module with Keras's names."""
+        last = "sigmoid" if self.binary else "softmax"
+        stack = [layers.Input(self.inputs)]
+        for layer, hidden in zip(self.layers, self.is_hidden, strict=True):
+            match layer:
+                case Conv(filters):
+                    stack.append(layers.Conv2D(filters, 3, activation="relu"))
+                case Pool():
+                    stack.append(layers.MaxPooling2D(2))
+                case Flatten():
+                    stack.append(layers.Flatten())
+                case Drop(rate):
+                    stack.append(layers.Dropout(rate))
+                case Dense(units):
+                    stack.append(layers.Dense(units, activation="relu" if hidden else last))
+        return stack
+
+    @property
+    def keras_loss(self) -> str:
+        return "binary_crossentropy" if self.binary else "sparse_categorical_crossentropy"
 
     def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of x, float32 [batch, *inputs], and of labels, int32 [batch]: at most 16, and an epoch's.

@@ -10,7 +10,7 @@ import tilefuse
 from tilefuse import _device, layers
 from tilefuse.variables import copy_to
 
-from .models import Conv, Dense, Drop, Flatten, Network, Pool
+from .models import Network
 
 EPOCH = 128  # steps, at most: many, so that its beginning counts little
 
@@ -30,22 +30,8 @@ def setup(threads: int, device: str, precision: str) -> dict[str, object]:
 
 def compiled(network: Network) -> tilefuse.Sequential:
     """The network, ready to be trained."""
-    last = "sigmoid" if network.binary else "softmax"
-    stack: list[layers.Layer | layers.Input] = [layers.Input(network.inputs)]
-    for layer, hidden in zip(network.layers, network.is_hidden, strict=True):
-        match layer:
-            case Conv(filters):
-                stack.append(layers.Conv2D(filters, 3, activation="relu"))
-            case Pool():
-                stack.append(layers.MaxPooling2D(2))
-            case Flatten():
-                stack.append(layers.Flatten())
-            case Drop(rate):
-                stack.append(layers.Dropout(rate))
-            case Dense(units):
-                stack.append(layers.Dense(units, activation="relu" if hidden else last))
-    model = tilefuse.Sequential(stack)
-    model.compile("adam", "binary_crossentropy" if network.binary else "sparse_categorical_crossentropy")
+    model = tilefuse.Sequential(network.keras_layers(layers))
+    model.compile("adam", network.keras_loss)
     return model
 
 

@@ -39,30 +39,16 @@ template <class E> Direction<E> direction(const tilefuse_conv2d_args& args) {
     const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
     constexpr Pairs pairs = is_pair<E> ? Pairs::channels : Pairs::none;
     const auto in_windows = [](int64_t size, int64_t window) { return window ? size / window * window : size; };
-    return {
-        .in = {.data = static_cast<const T*>(args.x), .n = s.n, .h = s.h, .w = s.w, .c = s.c, .rounds = rounds, .pairs = pairs},
-        .stride_h = s.stride_h,
-        .stride_w = s.stride_w,
-        .step_h = 1,
-        .step_w = 1,
-        .out = static_cast<T*>(args.y),
-        .n = s.n,
-        .out_h = in_windows(s.out_h, args.pool.height),
-        .out_w = in_windows(s.out_w, args.pool.width),
-        .groups = s.groups,
-        .inputs = s.c / s.groups,
-        .outputs = s.f / s.groups,
-        .weights = static_cast<const T*>(args.w),
-        .input_stride = s.f,
-        .output_stride = 1,
-        .tap_stride = s.c / s.groups * s.f,
-        .group_stride = s.f / s.groups,
-        .epilogue = &args.epilogue,
-        .pool = args.pool,
-        .argmax = args.argmax,
-        .turned = false,
-        .precision = args.precision,
-        .shape = s};
+    return {.in = {.data = static_cast<const T*>(args.x), .n = s.n, .h = s.h, .w = s.w, .c = s.c, .rounds = rounds,
+                   .pairs = pairs},
+            .stride_h = s.stride_h, .stride_w = s.stride_w, .step_h = 1, .step_w = 1,
+            .out = static_cast<T*>(args.y), .n = s.n, .out_h = in_windows(s.out_h, args.pool.height),
+            .out_w = in_windows(s.out_w, args.pool.width),
+            .groups = s.groups, .inputs = s.c / s.groups, .outputs = s.f / s.groups,
+            .weights = static_cast<const T*>(args.w), .input_stride = s.f, .output_stride = 1,
+            .tap_stride = s.c / s.groups * s.f, .group_stride = s.f / s.groups,
+            .epilogue = &args.epilogue, .pool = args.pool, .argmax = args.argmax, .turned = false,
+            .precision = args.precision, .shape = s};
 }
 
 template <class E> Direction<E> direction(const tilefuse_conv2d_backward_data_args& args) {
@@ -151,9 +137,8 @@ private:
 
     int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
     Blocks make_blocks(int members) const {
-        return {d_.n,   (d_.out_h + d_.step_h - 1) / d_.step_h,        grid_w(),
-                most_,  pools() ? d_.pool.height : winograd() ? 2 : 1, members,
-                across_};
+        const int64_t grid_h = (d_.out_h + d_.step_h - 1) / d_.step_h, grain = pools() ? d_.pool.height : winograd() ? 2 : 1;
+        return {d_.n, grid_h, grid_w(), most_, grain, members, across_};
     }
 
     // body(remainder, tap) for the taps of one axis, for each remainder in the order in which they lie in the image.
@@ -263,12 +248,15 @@ private:
     // A block's pixels in the panels [begin, end) of all groups'.
     void multiply(const Block& block, Range panels) {
         const View<E> view = reader_(block, lines_, copy_);
-        if constexpr (!is_pair<E>) {
-            if (winograd()) {
-                multiply_windows(block, panels, view);
-                return finish(block, {column_of(panels.begin), column_of(panels.end)});
-            }
+        if (winograd()) {
+            if constexpr (!is_pair<E>) multiply_windows(block, panels, view);
+        } else {
+            multiply_runs(block, panels, view);
         }
+        finish(block, depthwise_ ? Range{0, d_.groups} : Range{column_of(panels.begin), column_of(panels.end)});
+    }
+
+    void multiply_runs(const Block& block, Range panels, const View<E>& view) const {
         for (int64_t r = 0; r < d_.step_h; ++r)
             for (int64_t s = 0; s < d_.step_w; ++s) {
                 const int64_t bottom = std::min(block.rows.end, (d_.out_h - r + d_.step_h - 1) / d_.step_h);
@@ -279,8 +267,6 @@ private:
                     });
                 });
             }
-        const int64_t first = depthwise_ ? 0 : column_of(panels.begin);
-        finish(block, {first, depthwise_ ? d_.groups : column_of(panels.end)});
     }
 
     // The first output channel of a panel.
@@ -294,7 +280,7 @@ private:
         const int64_t pixels = make_tables(block, r, s, rows.pixels, cols.pixels, view);
         const int64_t segments = make_segments(rows, h_[r], cols, w_[s], view.row_pitch, d_.in.pixel(), inputs_, kernel_w_,
                                                depthwise_ ? 1 : depth_most, segments_);
-        T* const c = pools() ? sums_ : d_.out + block.images.begin * d_.out_h * d_.out_w * d_.channels();
+        T* const c = results(block);
         if constexpr (!is_pair<E>)
             if (depthwise_)
                 return multiply_depthwise<T>(pixels, segments, d_.groups, view.origin, a_at_, segments_, packed_, c, c_at_);
@@ -306,15 +292,14 @@ private:
     }
 
     int64_t make_tables(const Block& block, int64_t r, int64_t s, Range rows, Range cols, const View<E>& view) const {
-        const int64_t top = pools() ? block.rows.begin : 0, height = pools() ? block.rows.end - block.rows.begin : d_.out_h;
         int64_t pixels = 0;
         for (int64_t n = 0; n < block.images.end - block.images.begin; ++n)
             for (int64_t i = rows.begin; i < rows.end; ++i) {
                 const int64_t a = n * view.image_pitch + (i * d_.stride_h - view.top) * view.row_pitch;
-                const int64_t c = (n * height + i * d_.step_h + r - top) * d_.out_w + s;
+                const int64_t c = result_at(block, n, i * d_.step_h + r, s);
                 for (int64_t j = cols.begin; j < cols.end; ++j, ++pixels) {
                     a_at_[pixels] = a + j * d_.stride_w * d_.in.pixel();
-                    c_at_[pixels] = (c + j * d_.step_w) * d_.channels();
+                    c_at_[pixels] = c + j * d_.step_w * d_.channels();
                 }
             }
         return pixels;
@@ -365,9 +350,18 @@ private:
             for (int64_t number = panels.begin; number < panels.end; ++number) {
                 const int64_t begin = panels_of_.begin(number) * lanes<T>,
                               pitch = panels_of_.begin(number + 1) * lanes<T> - begin;
-                for (int64_t point = 0; point < winograd_points; ++point)
-                    multiply_point(count, points_ + point * count * inputs_, point_panel(number, point), pitch,
-                                   products_ + point * count * pitch);
+                for (int64_t point = 0; point < winograd_points; ++point) {
+                    multiply_strips<T>(From::rows, count, inputs_, static_cast<int>(pitch / lanes<T>),
+                                       {.k = inputs_,
+                                        .a = points_ + point * count * inputs_,
+                                        .a_stride = inputs_,
+                                        .b = point_panel(number, point),
+                                        .b_stride = pitch,
+                                        .c = products_ + point * count * pitch,
+                                        .c_stride = pitch,
+                                        .accumulate = false,
+                                        .tail = lanes<T>});
+                }
                 for (int64_t i = 0; i < count; ++i)
                     write_window(block, window(i), products_ + i * pitch, count * pitch, begin,
                                  std::min(pitch, d_.outputs - begin), view);
@@ -383,24 +377,14 @@ private:
         winograd_inputs(pixels, inputs_, points, pitch);
     }
 
-    void multiply_point(int64_t count, const T* points, const T* panel, int64_t pitch, T* products) const {
-        const int vectors = static_cast<int>(pitch / lanes<T>);
-        const Parts strips(count, max_rows(vectors));
-        for (int64_t strip = 0; strip < strips.count; ++strip) {
-            const int64_t first = strips.begin(strip);
-            const TileArgs<T> tile = {
-                inputs_, points + first * inputs_, inputs_, panel, pitch, products + first * pitch, pitch, false, lanes<T>};
-            tiles<T>.of[static_cast<int>(From::rows)][vectors - 1][strips.begin(strip + 1) - first - 1](tile);
-        }
-    }
-
     void write_window(const Block& block, const Window& window, const T* products, int64_t pitch, int64_t column, int64_t count,
                       const View<T>& view) const {
         T* pixels[2][2];
         for (int64_t i = 0; i < 2; ++i)
             for (int64_t j = 0; j < 2; ++j) {
                 const bool inside = window.row + i < block.rows.end && window.col + j < d_.out_w;
-                pixels[i][j] = inside ? result(block, window.image, window.row + i, window.col + j) + column : nullptr;
+                const int64_t at = result_at(block, window.image, window.row + i, window.col + j) + column;
+                pixels[i][j] = inside ? results(block) + at : nullptr;
             }
         if (winograd_outputs(products, pitch, count, pixels)) return;
         for (int64_t i = 0; i < 2; ++i)  // infinity and NaN are not to spoil the neighbours
@@ -410,10 +394,13 @@ private:
                                    pixels[i][j]);
     }
 
-    T* result(const Block& block, int64_t image, int64_t row, int64_t col) const {
+    // Where a block's sums go: to memory, or what is pooled to scratch, which has the block's rows alone.
+    T* results(const Block& block) const {
+        return pools() ? sums_ : d_.out + block.images.begin * d_.out_h * d_.out_w * d_.channels();
+    }
+    int64_t result_at(const Block& block, int64_t image, int64_t row, int64_t col) const {
         const int64_t top = pools() ? block.rows.begin : 0, height = pools() ? block.rows.end - block.rows.begin : d_.out_h;
-        T* const first = pools() ? sums_ : d_.out + block.images.begin * d_.out_h * d_.out_w * d_.channels();
-        return first + ((image * height + row - top) * d_.out_w + col) * d_.channels();
+        return ((image * height + row - top) * d_.out_w + col) * d_.channels();
     }
 
     // One pixel as it is defined.

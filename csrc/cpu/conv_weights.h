@@ -17,28 +17,12 @@ template <class E> class WeightGradient {
 
 public:
     WeightGradient(const tilefuse_conv2d_backward_weights_args& args, void* scratch, void* shared)
-        : args_(args),
-          s_(args.shape),
-          depthwise_(depthwise(s_)),
-          groups_(depthwise_ ? 1 : s_.groups),
-          inputs_(depthwise_ ? 1 : s_.c / s_.groups),
-          outputs_(s_.f / groups_),
-          x_{.data = static_cast<const T*>(args.x),
-             .n = s_.n,
-             .h = s_.h,
-             .w = s_.w,
-             .c = s_.c,
-             .rounds = rounds(),
+        : args_(args), s_(args.shape), depthwise_(depthwise(s_)), groups_(depthwise_ ? 1 : s_.groups),
+          inputs_(depthwise_ ? 1 : s_.c / s_.groups), outputs_(s_.f / groups_),
+          x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(),
              .pairs = pairs},
-          dy_{.data = static_cast<const T*>(args.dy),
-              .n = s_.n,
-              .h = s_.out_h,
-              .w = s_.out_w,
-              .c = s_.f,
-              .pool = args.pool,
-              .argmax = args.argmax,
-              .rounds = rounds(),
-              .pairs = pairs},
+          dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
+              .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
           panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
@@ -217,16 +201,16 @@ private:
                 winograd_gradients(pixels, pitch, gradients_ + window * pitch, windows * pitch);
             });
             for (int64_t point = 0; point < winograd_points; ++point) {
-                const T *const inputs = points_ + point * windows * inputs_, *const gradients =
-                                                                                 gradients_ + point * windows * pitch;
-                const Parts strips(inputs_, max_rows(columns.vectors));
-                for (int64_t strip = 0; strip < strips.count; ++strip) {
-                    const int64_t at = strips.begin(strip);
-                    const TileArgs<T> tile = {windows,   inputs + at, inputs_,
-                                              gradients, pitch,       sums + (point * inputs_ + at) * s_.f + columns.first,
-                                              s_.f,      true,        static_cast<int>(lanes<T> - (pitch - columns.valid))};
-                    tiles<T>.of[static_cast<int>(From::columns)][columns.vectors - 1][strips.begin(strip + 1) - at - 1](tile);
-                }
+                multiply_strips<T>(From::columns, inputs_, 1, columns.vectors,
+                                   {.k = windows,
+                                    .a = points_ + point * windows * inputs_,
+                                    .a_stride = inputs_,
+                                    .b = gradients_ + point * windows * pitch,
+                                    .b_stride = pitch,
+                                    .c = sums + point * inputs_ * s_.f + columns.first,
+                                    .c_stride = s_.f,
+                                    .accumulate = true,
+                                    .tail = static_cast<int>(lanes<T> - (pitch - columns.valid))});
             }
         }
     }

@@ -71,21 +71,46 @@ template <int From, int To, class V, class Transform>
     for (int i = 0; i < To; ++i) transform(columns[i], out[i]);
 }
 
+// square[i][j] = the first n lanes at `at(i, j)`
+template <int Size, class V, class At>
+[[gnu::always_inline]] inline void load_square(const At& at, V (&square)[Size][Size], int n) {
+#pragma GCC unroll 4
+    for (int i = 0; i < Size; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < Size; ++j) square[i][j] = load_upto(at(i, j), n);
+}
+
+// to[point] = the first n lanes of a vector of each point
+template <class T>
+[[gnu::always_inline]] inline void store_points(const Vec<T> (&points)[4][4], T* to, int64_t pitch, int n) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch, points[i][j], n);
+}
+
+// A product of matrices at one point, in strips of rows: of A, `a_step` from row to row, and of C.
+template <class T> void multiply_strips(From from, int64_t rows, int64_t a_step, int vectors, TileArgs<T> tile) {
+    const T* const a = tile.a;
+    T* const c = tile.c;
+    const Parts strips(rows, max_rows(vectors));
+    for (int64_t strip = 0; strip < strips.count; ++strip) {
+        const int64_t first = strips.begin(strip);
+        tile.a = a + first * a_step;
+        tile.c = c + first * tile.c_stride;
+        tiles<T>.of[static_cast<int>(from)][vectors - 1][strips.begin(strip + 1) - first - 1](tile);
+    }
+}
+
 // to[point] = the points of the 4 x 4 pixels at `from`, `pitch` apart
 template <class T> void winograd_inputs(const T* const (&from)[4][4], int64_t channels, T* to, int64_t pitch) {
     for_vectors<T>(channels, [&](int64_t k, int n) {
         Vec<T> pixels[4][4], points[4][4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) pixels[i][j] = load_upto(from[i][j] + k, n);
+        load_square([&](int i, int j) { return from[i][j] + k; }, pixels, n);
         transform_both(pixels, points, [](const Vec<T>(&d)[4], Vec<T>(&v)[4]) __attribute__((always_inline)) {
             v[0] = d[0] - d[2], v[1] = d[1] + d[2], v[2] = d[2] - d[1], v[3] = d[1] - d[3];
         });
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch + k, points[i][j], n);
+        store_points<T>(points, to + k, pitch, n);
     });
 }
 
@@ -93,18 +118,12 @@ template <class T> void winograd_inputs(const T* const (&from)[4][4], int64_t ch
 template <class T> void winograd_filters(const T* taps, int64_t tap_pitch, int64_t count, T* to, int64_t pitch) {
     for_vectors<T>(count, [&](int64_t k, int n) {
         Vec<T> filter[3][3], points[4][4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 3; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < 3; ++j) filter[i][j] = load_upto(taps + (3 * i + j) * tap_pitch + k, n);
+        load_square([&](int i, int j) { return taps + (3 * i + j) * tap_pitch + k; }, filter, n);
         transform_both(filter, points, [](const Vec<T>(&g)[3], Vec<T>(&u)[4]) __attribute__((always_inline)) {
             const Vec<T> ends = (g[0] + g[2]) * T(0.5), middle = g[1] * T(0.5);
             u[0] = g[0], u[1] = ends + middle, u[2] = ends - middle, u[3] = g[2];
         });
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch + k, points[i][j], n);
+        store_points<T>(points, to + k, pitch, n);
     });
 }
 
@@ -112,17 +131,11 @@ template <class T> void winograd_filters(const T* taps, int64_t tap_pitch, int64
 template <class T> void winograd_gradients(const T* const (&from)[2][2], int64_t channels, T* to, int64_t pitch) {
     for_vectors<T>(channels, [&](int64_t k, int n) {
         Vec<T> pixels[2][2], points[4][4];
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; ++i)
-#pragma GCC unroll 2
-            for (int j = 0; j < 2; ++j) pixels[i][j] = load_upto(from[i][j] + k, n);
+        load_square([&](int i, int j) { return from[i][j] + k; }, pixels, n);
         transform_both(pixels, points, [](const Vec<T>(&y)[2], Vec<T>(&m)[4]) __attribute__((always_inline)) {
             m[0] = y[0], m[1] = y[0] + y[1], m[2] = y[0] - y[1], m[3] = -y[1];
         });
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) store_upto(to + (4 * i + j) * pitch + k, points[i][j], n);
+        store_points<T>(points, to + k, pitch, n);
     });
 }
 
@@ -140,10 +153,7 @@ template <class T> bool winograd_outputs(const T* points, int64_t pitch, int64_t
     Vec<T> spoiled{};
     for_vectors<T>(channels, [&](int64_t k, int n) {
         Vec<T> sums[4][4], pixels[2][2];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) sums[i][j] = load_upto(points + (4 * i + j) * pitch + k, n);
+        load_square([&](int i, int j) { return points + (4 * i + j) * pitch + k; }, sums, n);
         transform_both(sums, pixels, [](const Vec<T>(&m)[4], Vec<T>(&y)[2]) __attribute__((always_inline)) {
             y[0] = m[0] + m[1] + m[2], y[1] = m[1] - m[2] - m[3];
         });
