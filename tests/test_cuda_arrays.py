@@ -31,6 +31,12 @@ class DeviceArray:
         interface = dict(self._array.__array_interface__)
         return interface | {"version": 3, "stream": 1}
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, **how: Any) -> np.ndarray:
+        return self._array
+
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed")  # as CuPy says it
 
@@ -86,6 +92,30 @@ def host(x: Any) -> Any:
     return x._array.copy() if isinstance(x, DeviceArray) else x
 
 
+STREAM = 7  # CuPy's current one
+
+
+class Tensor:
+    """Of a library that speaks DLPack, on the GPU; the capsule is the memory itself."""
+
+    def __init__(self, memory: np.ndarray) -> None:
+        self.memory, self.streams = memory, []
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Tensor:
+        return cls(on_gpu(array)._array)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, stream: int | None = None) -> np.ndarray:
+        self.streams.append(stream)
+        return self.memory
+
+    def __array_namespace__(self) -> Any:
+        return SimpleNamespace(from_dlpack=lambda x: Tensor(x._array))
+
+
 class Waits(list[int]):
     """The executor's module, noting the streams that were waited for."""
 
@@ -100,7 +130,12 @@ class Waits(list[int]):
 def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     """Device "cuda", as far as arrays are concerned."""
     module = Waits()
-    cupy = SimpleNamespace(ndarray=DeviceArray, empty=empty, asarray=lambda x: DeviceArray(x.memory))
+    cupy = SimpleNamespace(
+        ndarray=DeviceArray,
+        empty=empty,
+        asarray=lambda x: DeviceArray(x.memory),
+        from_dlpack=lambda x: DeviceArray(x.__dlpack__(stream=STREAM)),
+    )
     _cuda_arrays.array_module.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "cupy", cupy)
     monkeypatch.setattr(_device._Current, "device", "cuda")
@@ -166,16 +201,60 @@ def test_views_and_numpy_arrays_beside(waits: Waits) -> None:
     assert isinstance(ops.relu(X), np.ndarray)
 
 
+class Interface:
+    """Speaks the protocol alone: CuPy makes an array of its own over its memory."""
+
+    def __init__(self, array: np.ndarray, **interface: Any) -> None:
+        self.memory = on_gpu(array)._array
+        self.__cuda_array_interface__ = self.memory.__array_interface__ | interface
+
+
 def test_other_arrays_on_a_gpu(waits: Waits) -> None:
-    """Of whatever speaks the protocol: CuPy makes an array of its own over their memory."""
+    check(ops.relu(Interface(X)), ref.relu(X))
 
-    class Tensor:
-        def __init__(self, array: np.ndarray) -> None:
-            self.memory = simt.empty(array.shape, array.dtype)
-            self.memory[...] = array
-            self.__cuda_array_interface__ = self.memory.__array_interface__
 
-    check(ops.relu(Tensor(X)), ref.relu(X))
+def test_arrays_that_speak_dlpack(waits: Waits) -> None:
+    """CuPy's current stream waits for the library's, and results are the library's again."""
+    x, w = Tensor.of(X), Tensor.of(W)
+    y = ops.matmul(x, w)
+    assert isinstance(y, Tensor)
+    assert_same(y.memory, X @ W)
+    assert x.streams == w.streams == [STREAM]
+    assert set(waits) == {1}  # on which the stand-in for CuPy has its results
+    dx, dw, db = ops.dense_backward(on_gpu(X @ W), x, on_gpu(W), y)
+    assert all(isinstance(result, DeviceArray) for result in (dx, dw, db))  # of the first array's kind
+    out = Tensor.of(np.zeros((7, 3), np.float32))
+    assert ops.matmul(x, w, out=out) is out
+    assert_same(out.memory, X @ W)
+    ops.sgd_step([x], [x], learning_rate=0.5)
+    assert_same(x.memory, 0.5 * X)
+
+
+@pytest.mark.parametrize(
+    ("stream", "waited"), [(None, []), (1, [1]), (2, [2]), (0x7F00_0000_1000, [0x7F00_0000_1000])]
+)
+def test_streams_that_an_interface_names(waits: Waits, stream: int | None, waited: list[int]) -> None:
+    module = _device.native()
+    x, y = Interface(X, version=3, stream=stream), Interface(0 * X, version=3, stream=stream)
+    module.activation(x, y, "relu", 0.0)
+    assert waits == waited  # once each, before the kernel
+    assert_same(y.memory, ref.relu(X))
+
+
+def test_interfaces_that_are_refused(waits: Waits) -> None:
+    module = _device.native()
+    y = Interface(X)
+    with pytest.raises(ValueError, match=r"names stream 0.*expected 1 for the legacy one"):
+        module.activation(Interface(X, stream=0), y, "relu", 0.0)
+    with pytest.raises(TypeError, match="with a mask"):
+        module.activation(Interface(X, mask=y), y, "relu", 0.0)
+    read_only = Interface(X)
+    address, _ = read_only.__cuda_array_interface__["data"]
+    read_only.__cuda_array_interface__["data"] = (address, True)
+    with pytest.raises(ValueError, match="y is read-only"):
+        module.activation(y, read_only, "relu", 0.0)
+    module.activation(read_only, y, "relu", 0.0)
+    assert_same(y.memory, ref.relu(X))
 
 
 def test_memory_of_another_device_is_refused(waits: Waits) -> None:

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "bindings/arrays.h"
+#include "bindings/direct.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -51,6 +51,76 @@ void activation_backward(const py::array& dy, const py::array& at, py::array& dx
     args.dx = call.output(dx, "dx", args.dtype, dy.size());
     call.run(args);
 }
+
+constexpr double operations = 8;  // for an element, about: what decides whether other threads may run meanwhile
+
+py::object run_forward(Arguments& given, tilefuse_activation f, double alpha) {
+    View x;
+    if (!given.packed(0, x)) return {};
+    const Result y = given.result(x);
+    tilefuse_activation_args args = {};
+    args.dtype = x.dtype;
+    args.activation = f;
+    args.alpha = alpha;
+    args.rows = x.size;
+    args.cols = 1;
+    args.x = x.data;
+    args.y = y.data;
+    run_directly(operations * static_cast<double>(x.size), args);
+    return y.object;
+}
+
+py::object run_backward(Arguments& given, tilefuse_activation f, double alpha) {
+    View dy, at;
+    if (!given.packed(0, dy) || !given.packed(1, at) || !at.like(dy)) return {};
+    const Result dx = given.result(dy);
+    tilefuse_activation_backward_args args = {};
+    args.dtype = dy.dtype;
+    args.activation = f;
+    args.alpha = alpha;
+    args.rows = dy.size;
+    args.cols = 1;
+    args.dy = dy.data;
+    args.at = at.data;
+    args.dx = dx.data;
+    run_directly(operations * static_cast<double>(dy.size), args);
+    return dx.object;
+}
+
+// An activation's two ops. The last parameter of some says which function it is.
+struct DirectActivation {
+    explicit DirectActivation(const Activation& entry, const char* parameter = nullptr)
+        : forward(entry.name, parameter ? 2 : 1, names({"x"}, parameter), run(entry, 1, &run_forward)),
+          backward(std::string(entry.name) + "_backward", parameter ? 3 : 2,
+                   names({"dy", entry.activation < TILEFUSE_SILU ? "y" : "x"}, parameter), run(entry, 2, &run_backward)) {}
+
+    static std::vector<const char*> names(std::vector<const char*> arrays, const char* parameter) {
+        if (parameter != nullptr) arrays.push_back(parameter);
+        return arrays;
+    }
+
+    static Direct::Run run(const Activation& entry, size_t place, py::object (*op)(Arguments&, tilefuse_activation, double)) {
+        if (entry.activation == TILEFUSE_GELU) {
+            return [=](Arguments& given) -> py::object {
+                bool approximate;
+                return given.flag(place, approximate) ? op(given, approximate ? TILEFUSE_GELU_TANH : TILEFUSE_GELU, 0) : py::object();
+            };
+        }
+        return [=, f = entry.activation, otherwise = entry.alpha](Arguments& given) -> py::object {
+            double alpha = otherwise;
+            return given.number(place, alpha) ? op(given, f, alpha) : py::object();
+        };
+    }
+
+    Direct forward, backward;
+};
+const DirectActivation directs[] = {
+    DirectActivation(activations[TILEFUSE_RELU]), DirectActivation(activations[TILEFUSE_LEAKY_RELU], "negative_slope"),
+    DirectActivation(activations[TILEFUSE_ELU], "alpha"), DirectActivation(activations[TILEFUSE_SELU]),
+    DirectActivation(activations[TILEFUSE_SIGMOID]), DirectActivation(activations[TILEFUSE_TANH]),
+    DirectActivation(activations[TILEFUSE_SOFTPLUS]), DirectActivation(activations[TILEFUSE_SILU]),
+    DirectActivation(activations[TILEFUSE_GELU], "approximate"),
+};
 
 }  // namespace
 

@@ -1,7 +1,7 @@
 #include "tilefuse/add.h"
 
 #include "bindings/activation.h"
-#include "bindings/arrays.h"
+#include "bindings/direct.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -19,6 +19,24 @@ void add(const py::array& a, const py::array& b, py::array& y, const std::string
     args.y = call.output(y, "y", args.dtype, a.size());
     call.run(args);
 }
+
+const Direct direct{"add", 3, {"a", "b", "activation"}, [](Arguments& given) -> py::object {
+    tilefuse_add_args args = {};
+    View a, b;
+    if (!given.packed(0, a) || !given.packed(1, b) || !b.like(a) ||
+        !given.activation(2, args.epilogue.activation, args.epilogue.activation_alpha)) {
+        return {};
+    }
+    const Result y = given.result(a);
+    args.dtype = a.dtype;
+    args.rows = a.size;
+    args.cols = 1;
+    args.x = a.data;
+    args.epilogue.addend = b.data;
+    args.y = y.data;
+    run_directly(static_cast<double>(a.size), args);
+    return y.object;
+}};
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/direct.h"
+#include "bindings/dlpack.h"
 #include "cpu/kernels.h"
 
 namespace tilefuse::bindings {
@@ -31,6 +32,7 @@ void bind_machine(py::module_& m) {
     m.def("peak", &peak, py::arg("dtype"), py::arg("turns"),
           "Does multiply-adds of float32 or float64 and nothing else on all threads; returns how many operations it did.");
     bind_direct(m);
+    bind_dlpack(m);
 }
 
 }  // namespace tilefuse::bindings

@@ -2,7 +2,9 @@
 
 #include <structmember.h>
 
+#include <algorithm>
 #include <atomic>
+#include <numeric>
 
 #include "bindings/activation.h"
 
@@ -28,6 +30,63 @@ PyObject* descr(tilefuse_dtype dtype) {
     return descrs[dtype];
 }
 
+// The strides of a C-contiguous array; returns how many elements it has.
+int64_t pack(int axes, const int64_t* shape, int64_t* strides) {
+    int64_t size = 1;
+    for (int axis = axes; axis-- > 0; size *= shape[axis]) strides[axis] = size;
+    return size;
+}
+
+// As NumPy has it, axes of one element may have any strides.
+bool is_packed(const View& a) {
+    int64_t next = 1;
+    for (int axis = a.axes; axis-- > 0; next *= a.shape[axis])
+        if (a.shape[axis] != 1 && a.strides[axis] != next) return a.size == 0;
+    return true;
+}
+
+bool view_of_numpy(PyObject* value, View& a) {
+    const auto* array = py::detail::array_proxy(value);
+    const bool single = array->descr == descr(TILEFUSE_FLOAT32);
+    if ((!single && array->descr != descr(TILEFUSE_FLOAT64)) || array->nd > View::most_axes) return false;
+    if (!(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
+    const int64_t bytes = single ? 4 : 8;
+    a.dtype = single ? TILEFUSE_FLOAT32 : TILEFUSE_FLOAT64;
+    a.is_bfloat16 = false;
+    a.axes = array->nd;
+    a.data = array->data;
+    a.packed = array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
+    a.size = 1;
+    for (int axis = 0; axis < a.axes; ++axis) {
+        if (array->strides[axis] % bytes != 0) return false;
+        a.shape[axis] = array->dimensions[axis];
+        a.strides[axis] = array->strides[axis] / bytes;
+        a.size *= a.shape[axis];
+    }
+    return true;
+}
+
+bool view_of(const dlpack::Tensor& tensor, bool stored, View& a) {
+    const auto [code, bits, lanes] = tensor.dtype;
+    a.is_bfloat16 = code == dlpack::BFLOAT && bits == 16;
+    if (tensor.device.type != dlpack::CPU || lanes != 1 || tensor.ndim > View::most_axes) return false;
+    if (!(a.is_bfloat16 ? stored : code == dlpack::FLOAT && (bits == 32 || bits == 64))) return false;
+    a.dtype = bits == 64 ? TILEFUSE_FLOAT64 : TILEFUSE_FLOAT32;
+    a.axes = tensor.ndim;
+    a.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    std::copy_n(tensor.shape, a.axes, a.shape);
+    a.size = pack(a.axes, a.shape, a.strides);
+    if (tensor.strides != nullptr) std::copy_n(tensor.strides, a.axes, a.strides);
+    a.packed = is_packed(a);
+    return (tensor.data != nullptr || a.size == 0) && reinterpret_cast<uintptr_t>(a.data) % (bits / 8u) == 0;
+}
+
+PyObject* int_descr(int bytes) {
+    static PyObject* const wide = numpy().PyArray_DescrFromType_(py::detail::npy_api::NPY_INT64_);
+    static PyObject* const narrow = numpy().PyArray_DescrFromType_(py::detail::npy_api::NPY_INT32_);
+    return bytes == 8 ? wide : narrow;
+}
+
 // The object that bears the op's name in Python.
 struct Op {
     PyObject_HEAD
@@ -36,6 +95,7 @@ struct Op {
     PyObject** names;   // of the parameters, interned
     PyObject* function;  // the op's Python function
     PyObject* dict;
+    PyObject* references;  // weak ones
 };
 
 Op* as_op(PyObject* self) { return reinterpret_cast<Op*>(self); }
@@ -90,6 +150,7 @@ int clear(PyObject* self) {
 void destroy(PyObject* self) {
     PyTypeObject* const type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs(self);
     clear(self);
     delete[] as_op(self)->names;
     type->tp_free(self);
@@ -111,6 +172,7 @@ PyTypeObject* op_type() {
     static PyMemberDef members[] = {
         {"__vectorcalloffset__", T_PYSSIZET, offsetof(Op, call), READONLY, nullptr},
         {"__dictoffset__", T_PYSSIZET, offsetof(Op, dict), READONLY, nullptr},
+        {"__weaklistoffset__", T_PYSSIZET, offsetof(Op, references), READONLY, nullptr},
         {}};
     static PyMethodDef methods[] = {{"__reduce__", &reduce, METH_NOARGS, nullptr}, {}};
     static PyGetSetDef properties[] = {{"__dict__", &PyObject_GenericGetDict, &PyObject_GenericSetDict, nullptr, nullptr}, {}};
@@ -152,21 +214,75 @@ py::object make_op(const std::string& name, const py::object& function) {
 
 }  // namespace
 
-Direct::Direct(const char* name, size_t positional, std::vector<const char*> names, Run function)
-    : op(name), by_position(positional), parameters(std::move(names)), run(function) {
+Direct::Direct(std::string name, size_t positional, std::vector<const char*> names, Run function)
+    : op(std::move(name)), by_position(positional), parameters(std::move(names)), run(std::move(function)) {
     all().push_back(this);
 }
 
-bool Arguments::array(size_t i, py::array& a) const {
+int64_t View::rows() const {
+    return std::accumulate(shape, shape + std::max(axes - 1, 0), int64_t{1}, std::multiplies<>());
+}
+
+bool View::like(const View& other) const {
+    return dtype == other.dtype && is_bfloat16 == other.is_bfloat16 && axes == other.axes && std::equal(shape, shape + axes, other.shape);
+}
+
+bool View::is_row(const View& other) const {
+    return dtype == other.dtype && packed && axes == 1 && shape[0] == other.last();
+}
+
+bool Arguments::of_kind(const Library* library) {
+    if (!any_) library_ = library;
+    any_ = true;
+    return library == library_;
+}
+
+bool Arguments::array(size_t i, View& a, bool stored) {
     PyObject* const value = values[i];
-    if (value == nullptr || Py_TYPE(value) != numpy().PyArray_Type_) return false;
-    const auto* array = py::detail::array_proxy(value);
-    if (array->descr != descr(TILEFUSE_FLOAT32) && array->descr != descr(TILEFUSE_FLOAT64)) return false;
-    if (!(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
-    const int64_t bytes = array->descr == descr(TILEFUSE_FLOAT32) ? 4 : 8;
-    for (int axis = 0; axis < array->nd; ++axis)
-        if (array->strides[axis] % bytes != 0) return false;
-    a = py::reinterpret_borrow<py::array>(value);
+    if (value == nullptr || value == Py_None) return false;
+    if (Py_TYPE(value) == numpy().PyArray_Type_) return of_kind(nullptr) && view_of_numpy(value, a);
+    const Library* const library = Library::of(Py_TYPE(value));
+    dlpack::Tensor tensor;
+    return library != nullptr && of_kind(library) && library->view(value, tensor) && view_of(tensor, stored, a);
+}
+
+bool Arguments::output(size_t i, View& a, bool stored) {
+    if (!array(i, a, stored)) return false;
+    if (library_ != nullptr) return library_->may_write(values[i]);
+    return py::detail::array_proxy(values[i])->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+}
+
+bool Arguments::class_ids(size_t i, const View& scores, std::vector<int32_t>& ids) {
+    PyObject* const value = values[i];
+    dlpack::Tensor tensor = {};
+    int64_t strides[View::most_axes];
+    if (value == nullptr || value == Py_None) return false;
+    if (Py_TYPE(value) == numpy().PyArray_Type_) {
+        const auto* array = py::detail::array_proxy(value);
+        const bool wide = array->descr == int_descr(8);
+        if ((!wide && array->descr != int_descr(4)) || !(array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_) ||
+            !(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) || !of_kind(nullptr)) {
+            return false;
+        }
+        tensor = {array->data, {dlpack::CPU, 0}, array->nd, {dlpack::INT, static_cast<uint8_t>(wide ? 64 : 32), 1}, array->dimensions, nullptr, 0};
+    } else {
+        const Library* const library = Library::of(Py_TYPE(value));
+        if (library == nullptr || !of_kind(library) || !library->view(value, tensor)) return false;
+    }
+    const auto [code, bits, lanes] = tensor.dtype;
+    if (tensor.device.type != dlpack::CPU || code != dlpack::INT || (bits != 32 && bits != 64) || lanes != 1 ||
+        tensor.ndim != scores.axes - 1 || !std::equal(tensor.shape, tensor.shape + tensor.ndim, scores.shape)) {
+        return false;
+    }
+    pack(tensor.ndim, tensor.shape, strides);
+    if (tensor.strides != nullptr && !std::equal(strides, strides + tensor.ndim, tensor.strides)) return false;
+    ids.resize(static_cast<size_t>(scores.rows()));
+    const char* const data = static_cast<const char*>(tensor.data) + tensor.byte_offset;
+    for (size_t row = 0; row < ids.size(); ++row) {
+        const int64_t id = bits == 64 ? reinterpret_cast<const int64_t*>(data)[row] : reinterpret_cast<const int32_t*>(data)[row];
+        if (id < 0 || id >= scores.last()) return false;
+        ids[row] = static_cast<int32_t>(id);
+    }
     return true;
 }
 
@@ -180,6 +296,14 @@ bool Arguments::number(size_t i, double& value) const {
     if (!PyFloat_CheckExact(values[i])) return false;
     value = PyFloat_AS_DOUBLE(values[i]);
     return true;
+}
+
+bool Arguments::integer(size_t i, int64_t& value) const {
+    if (values[i] == nullptr) return true;
+    if (!PyLong_CheckExact(values[i])) return false;
+    int overflow = 0;
+    value = PyLong_AsLongLongAndOverflow(values[i], &overflow);
+    return overflow == 0;
 }
 
 const char* Arguments::text(size_t i) const {
@@ -198,24 +322,41 @@ bool Arguments::activation(size_t i, tilefuse_activation& value, double& alpha) 
     return true;
 }
 
-py::array new_array(tilefuse_dtype dtype, size_t axes, const int64_t* shape) {
-    PyObject* const array = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, Py_NewRef(descr(dtype)), static_cast<int>(axes), shape,
-                                                          nullptr, nullptr, 0, nullptr);
-    if (array == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::array>(array);
+Result Arguments::result(tilefuse_dtype dtype, size_t axes, const int64_t* shape, bool is_bfloat16) const {
+    Result made;
+    made.dtype = dtype;
+    made.is_bfloat16 = is_bfloat16;
+    made.packed = true;
+    made.axes = static_cast<int>(axes);
+    std::copy_n(shape, axes, made.shape);
+    made.size = pack(made.axes, made.shape, made.strides);
+    if (library_ == nullptr) {
+        PyObject* const array = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, Py_NewRef(descr(dtype)), made.axes, shape, nullptr,
+                                                              nullptr, 0, nullptr);
+        if (array == nullptr) throw py::error_already_set();
+        made.data = py::detail::array_proxy(array)->data;
+        made.object = py::reinterpret_steal<py::object>(array);
+    } else {
+        const auto bits = static_cast<uint8_t>(is_bfloat16 ? 16 : dtype == TILEFUSE_FLOAT32 ? 32 : 64);
+        Handed memory = new_memory({is_bfloat16 ? dlpack::BFLOAT : dlpack::FLOAT, bits, 1}, axes, shape);
+        made.data = memory->tensor.data;
+        made.object = library_->object_of(std::move(memory));
+    }
+    return made;
 }
 
-bool may_overlap(const py::array& a, const py::array& b) {
-    const auto range = [](const py::array& x) {
-        const char* first = static_cast<const char*>(x.data());
-        const char* past = first + x.itemsize();
-        for (py::ssize_t axis = 0; axis < x.ndim(); ++axis) {
-            const py::ssize_t reach = (x.shape(axis) - 1) * x.strides(axis);
+bool may_overlap(const View& a, const View& b) {
+    const auto range = [](const View& x) {
+        const int64_t bytes = x.is_bfloat16 ? 2 : x.dtype == TILEFUSE_FLOAT32 ? 4 : 8;
+        const char* first = static_cast<const char*>(x.data);
+        const char* past = first + bytes;
+        for (int axis = 0; axis < x.axes; ++axis) {
+            const int64_t reach = (x.shape[axis] - 1) * x.strides[axis] * bytes;
             (reach < 0 ? first : past) += reach;
         }
         return std::pair(first, past);
     };
-    if (a.size() == 0 || b.size() == 0) return false;
+    if (a.size == 0 || b.size == 0) return false;
     const auto [a_first, a_past] = range(a);
     const auto [b_first, b_past] = range(b);
     return a_first < b_past && b_first < a_past;

@@ -1,4 +1,4 @@
-#include "bindings/arrays.h"
+#include "bindings/direct.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -86,6 +86,63 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
     call.run(args, total);
     return sum * args.scale;
 }
+
+// (x, labels, *, sample_weight, label_smoothing); mean_squared_error without the last.
+py::object run(Arguments& given, tilefuse_loss kind, bool from_logits) {
+    tilefuse_loss_args args = {};
+    View x, labels, weight;
+    std::vector<int32_t> ids;
+    if (!given.packed(0, x) || x.axes == 0 || !given.optional_array(2, weight) || !given.number(3, args.label_smoothing) ||
+        !(args.label_smoothing >= 0 && args.label_smoothing <= 1)) {
+        return {};
+    }
+    args.loss = kind;
+    if (kind == TILEFUSE_CATEGORICAL_CROSSENTROPY && given.class_ids(1, x, ids)) {
+        args.loss = TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY;
+        args.labels = ids.data();
+    } else if (given.packed(1, labels) && labels.like(x)) {
+        args.labels = labels.data;
+    } else {
+        return {};
+    }
+    if (weight) {
+        const bool fits = weight.dtype == x.dtype && weight.packed && weight.axes == x.axes - 1;
+        if (!fits || !std::equal(weight.shape, weight.shape + weight.axes, x.shape)) return {};
+        args.sample_weight = weight.data;
+    }
+    const Result mean = given.result(x.dtype, 0, nullptr), dx = given.result(x);
+    args.dtype = x.dtype;
+    args.from_logits = from_logits;
+    args.rows = x.rows();
+    args.cols = x.last();
+    args.x = x.data;
+    args.rows_per_sample = 1;
+    args.scale = 1.0 / static_cast<double>(args.rows > 0 ? args.rows : 1);
+    args.dx = dx.data;
+    std::vector<double> row_loss(static_cast<size_t>(args.rows));
+    args.row_loss = row_loss.data();
+    double sum = 0;
+    tilefuse_total_args total = {};
+    total.n = args.rows;
+    total.x = args.row_loss;
+    total.sum = &sum;
+    run_directly(20.0 * static_cast<double>(x.size), args, total);
+    if (x.dtype == TILEFUSE_FLOAT32) *static_cast<float*>(mean.data) = static_cast<float>(sum * args.scale);
+    else *static_cast<double*>(mean.data) = sum * args.scale;
+    return py::make_tuple(mean.object, dx.object);
+}
+
+Direct::Run runs(tilefuse_loss kind, bool from_logits) {
+    return [=](Arguments& given) { return run(given, kind, from_logits); };
+}
+
+const Direct directs[] = {
+    {"softmax_cross_entropy", 2, {"logits", "labels", "sample_weight", "label_smoothing"}, runs(TILEFUSE_CATEGORICAL_CROSSENTROPY, true)},
+    {"categorical_cross_entropy", 2, {"probs", "labels", "sample_weight", "label_smoothing"}, runs(TILEFUSE_CATEGORICAL_CROSSENTROPY, false)},
+    {"sigmoid_binary_cross_entropy", 2, {"logits", "labels", "sample_weight", "label_smoothing"}, runs(TILEFUSE_BINARY_CROSSENTROPY, true)},
+    {"binary_cross_entropy", 2, {"probs", "labels", "sample_weight", "label_smoothing"}, runs(TILEFUSE_BINARY_CROSSENTROPY, false)},
+    {"mean_squared_error", 2, {"pred", "target", "sample_weight"}, runs(TILEFUSE_MEAN_SQUARED_ERROR, false)},
+};
 
 }  // namespace
 

@@ -6,8 +6,6 @@
 namespace tilefuse::bindings {
 namespace {
 
-int64_t stride_of(const py::array& a, py::ssize_t axis) { return a.strides(axis) / a.itemsize(); }
-
 bool whole_strides(const py::array& a) {
     for (py::ssize_t axis = 0; axis < a.ndim(); ++axis)
         if (a.strides(axis) % a.itemsize() != 0) return false;
@@ -21,41 +19,52 @@ void check_operand(const py::array& a, const char* name, tilefuse_dtype of_a, ti
 
 // Shapes and strides of a and b, each with its last two axes swapped if transposed; leading axes broadcast.
 // Returns whether they fit.
-bool set_operands(tilefuse_matmul_args& args, const py::array& a, bool transpose_a, const py::array& b, bool transpose_b) {
-    const py::ssize_t lead_a = a.ndim() - 2, lead_b = b.ndim() - 2, axes = std::max(lead_a, lead_b);
-    if (lead_a < 0 || lead_b < 0 || axes > TILEFUSE_MAX_BATCH_AXES) return false;
-    const py::ssize_t row_a = lead_a + transpose_a, col_a = lead_a + !transpose_a;
-    const py::ssize_t row_b = lead_b + transpose_b, col_b = lead_b + !transpose_b;
-    args.m = a.shape(row_a);
-    args.k = a.shape(col_a);
-    args.n = b.shape(col_b);
-    args.a_row_stride = stride_of(a, row_a);
-    args.a_col_stride = stride_of(a, col_a);
-    args.b_row_stride = stride_of(b, row_b);
-    args.b_col_stride = stride_of(b, col_b);
-    bool fit = b.shape(row_b) == args.k;
-    args.batch_axes = static_cast<int>(axes);
-    for (py::ssize_t axis = 0; axis < axes; ++axis) {
-        const py::ssize_t of_a = axis - (axes - lead_a), of_b = axis - (axes - lead_b);
-        const py::ssize_t in_a = of_a < 0 ? 1 : a.shape(of_a), in_b = of_b < 0 ? 1 : b.shape(of_b);
+bool set_operands(tilefuse_matmul_args& args, const View& a, bool transpose_a, const View& b, bool transpose_b) {
+    const int lead_a = a.axes - 2, lead_b = b.axes - 2, axes = std::max(lead_a, lead_b);
+    if (lead_a < 0 || lead_b < 0) return false;
+    const int row_a = lead_a + transpose_a, col_a = lead_a + !transpose_a;
+    const int row_b = lead_b + transpose_b, col_b = lead_b + !transpose_b;
+    args.m = a.shape[row_a];
+    args.k = a.shape[col_a];
+    args.n = b.shape[col_b];
+    args.a_row_stride = a.strides[row_a];
+    args.a_col_stride = a.strides[col_a];
+    args.b_row_stride = b.strides[row_b];
+    args.b_col_stride = b.strides[col_b];
+    bool fit = b.shape[row_b] == args.k;
+    args.batch_axes = axes;
+    for (int axis = 0; axis < axes; ++axis) {
+        const int of_a = axis - (axes - lead_a), of_b = axis - (axes - lead_b);
+        const int64_t in_a = of_a < 0 ? 1 : a.shape[of_a], in_b = of_b < 0 ? 1 : b.shape[of_b];
         fit = fit && (in_a == in_b || in_a == 1 || in_b == 1);
         args.batch_shape[axis] = in_a == 1 ? in_b : in_a;
-        args.a_batch_strides[axis] = in_a == 1 ? 0 : stride_of(a, of_a);
-        args.b_batch_strides[axis] = in_b == 1 ? 0 : stride_of(b, of_b);
+        args.a_batch_strides[axis] = in_a == 1 ? 0 : a.strides[of_a];
+        args.b_batch_strides[axis] = in_b == 1 ? 0 : b.strides[of_b];
     }
     return fit;
 }
 
 // The strides of an array that has the shape of the product; returns whether it has, and its last axis is contiguous.
-bool set_result(tilefuse_matmul_args& args, const py::array& out) {
-    const py::ssize_t axes = args.batch_axes;
-    if (out.ndim() != axes + 2 || out.shape(axes) != args.m || out.shape(axes + 1) != args.n) return false;
-    args.c_row_stride = stride_of(out, axes);
-    for (py::ssize_t axis = 0; axis < axes; ++axis) {
-        if (out.shape(axis) != args.batch_shape[axis]) return false;
-        args.c_batch_strides[axis] = stride_of(out, axis);
+bool set_result(tilefuse_matmul_args& args, const View& out) {
+    const int axes = args.batch_axes;
+    if (out.axes != axes + 2 || out.shape[axes] != args.m || out.shape[axes + 1] != args.n) return false;
+    args.c_row_stride = out.strides[axes];
+    for (int axis = 0; axis < axes; ++axis) {
+        if (out.shape[axis] != args.batch_shape[axis]) return false;
+        args.c_batch_strides[axis] = out.strides[axis];
     }
-    return args.n <= 1 || out.size() == 0 || stride_of(out, axes + 1) == 1;
+    return args.n <= 1 || out.size == 0 || out.strides[axes + 1] == 1;
+}
+
+// Shape and strides of an array of whole strides; no array, where it has too many axes.
+View layout_of(const py::array& a) {
+    View view;
+    if (a.ndim() > View::most_axes) return view;
+    view.axes = static_cast<int>(a.ndim());
+    view.size = a.size();
+    std::copy_n(a.shape(), a.ndim(), view.shape);
+    for (py::ssize_t axis = 0; axis < a.ndim(); ++axis) view.strides[axis] = a.strides(axis) / a.itemsize();
+    return view;
 }
 
 // How an array's float32 numbers lie in memory, by the name of its dtype; those of 16 bits come as uint16.
@@ -88,7 +97,7 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
         throw py::type_error("out has dtype " + result + ", which takes operands of that dtype, and no preactivation");
     }
     if (!out.writeable()) throw py::value_error("out is read-only: pass a writeable array");
-    if (!set_operands(args, a, transpose_a, b, transpose_b) || !set_result(args, out)) {
+    if (!set_operands(args, layout_of(a), transpose_a, layout_of(b), transpose_b) || !set_result(args, layout_of(out))) {
         throw py::value_error("shapes do not fit: a " + shape_text(shape_of(a)) + ", b " + shape_text(shape_of(b)) + ", out " +
                               shape_text(shape_of(out)) + "; expected a [..., m, k], b [..., k, n], out [..., m, n], its last axis "
                               "contiguous, and at most " + std::to_string(TILEFUSE_MAX_BATCH_AXES) + " leading axes");
@@ -118,52 +127,140 @@ void matmul(const py::array& a, const py::array& b, py::array& out, const py::ob
     if (out.size() > 0) call.run(args);
 }
 
+void store(tilefuse_matmul_args& args, const View& operand, const View& result) {
+    args.operands = operand.is_bfloat16 ? TILEFUSE_STORED_BFLOAT16 : TILEFUSE_STORED_WHOLE;
+    args.result = result.is_bfloat16 ? TILEFUSE_STORED_BFLOAT16 : TILEFUSE_STORED_WHOLE;
+}
+
 enum { A, B, BIAS, ACTIVATION, TRANSPOSE_A, TRANSPOSE_B, OUT, PRECISION, BETA };
 
-const Direct direct{
+const Direct direct_matmul{
     "matmul", 2, {"a", "b", "bias", "activation", "transpose_a", "transpose_b", "out", "precision", "beta"},
-    [](const Arguments& given) -> py::object {
+    [](Arguments& given) -> py::object {
         tilefuse_matmul_args args = {};
-        py::array a, b, bias, out;
+        View a, b, bias, out;
         bool transpose_a, transpose_b;
-        if (!given.array(A, a) || !given.array(B, b) || !given.optional_array(BIAS, bias) || !given.optional_array(OUT, out) ||
+        if (!given.array(A, a, true) || !given.array(B, b, true) || !given.optional_array(BIAS, bias) ||
             !given.flag(TRANSPOSE_A, transpose_a) || !given.flag(TRANSPOSE_B, transpose_b) || !given.number(BETA, args.beta) ||
-            !given.activation(ACTIVATION, args.epilogue.activation, args.epilogue.activation_alpha) ||
-            !set_operands(args, a, transpose_a, b, transpose_b)) {
+            !given.activation(ACTIVATION, args.epilogue.activation, args.epilogue.activation_alpha) || a.dtype != b.dtype ||
+            a.is_bfloat16 != b.is_bfloat16 || !set_operands(args, a, transpose_a, b, transpose_b)) {
             return {};
         }
-        args.dtype = dtype_of(a, "a");
-        if (dtype_of(b, "b") != args.dtype) return {};
+        args.dtype = a.dtype;
         if (given.has(PRECISION)) {
             const std::optional<tilefuse_precision> precision = find_precision(given.text(PRECISION));
-            if (args.dtype != TILEFUSE_FLOAT32 || !precision) return {};
+            if (args.dtype != TILEFUSE_FLOAT32 || a.is_bfloat16 || !precision) return {};
             args.precision = *precision;
         }
-        if (given.has(BIAS)) {
-            if (dtype_of(bias, "bias") != args.dtype || bias.ndim() != 1 || bias.shape(0) != args.n || stride_of(bias, 0) != 1) return {};
-            args.epilogue.bias = bias.data();
+        if (bias) {
+            if (bias.dtype != args.dtype || bias.axes != 1 || bias.shape[0] != args.n || bias.strides[0] != 1) return {};
+            args.epilogue.bias = bias.data;
         }
+        Result made;
         if (given.has(OUT)) {
-            if (dtype_of(out, "out") != args.dtype || !out.writeable() || !set_result(args, out) || may_overlap(out, a) ||
-                may_overlap(out, b) || (given.has(BIAS) && may_overlap(out, bias))) {
+            if (!given.output(OUT, out, a.is_bfloat16) || out.dtype != args.dtype || !set_result(args, out) || may_overlap(out, a) ||
+                may_overlap(out, b) || (bias && may_overlap(out, bias))) {
                 return {};
             }
+            made.object = py::reinterpret_borrow<py::object>(given.values[OUT]);
         } else {
             if (args.beta != 0) return {};
-            int64_t shape[TILEFUSE_MAX_BATCH_AXES + 2];
+            int64_t shape[View::most_axes];
             std::copy_n(args.batch_shape, args.batch_axes, shape);
             shape[args.batch_axes] = args.m;
             shape[args.batch_axes + 1] = args.n;
-            out = new_array(args.dtype, static_cast<size_t>(args.batch_axes) + 2, shape);
+            out = made = given.result(args.dtype, static_cast<size_t>(args.batch_axes) + 2, shape, a.is_bfloat16);
             set_result(args, out);
         }
-        args.a = a.data();
-        args.b = b.data();
-        args.c = const_cast<void*>(out.data());
-        if (out.size() > 0) {
-            run_directly(args, 2.0 * static_cast<double>(out.size()) * static_cast<double>(args.k));
+        store(args, a, out);
+        args.a = a.data;
+        args.b = b.data;
+        args.c = out.data;
+        if (out.size > 0) run_directly(2.0 * static_cast<double>(out.size) * static_cast<double>(args.k), args);
+        return made.object;
+    }};
+
+// A matrix: the leading axes as one, which must be no copy.
+bool rows_of(const View& x, View& matrix) {
+    if (x.axes < 2 || !(x.packed || x.axes == 2)) return false;
+    matrix = x;
+    if (x.axes == 2) return true;
+    matrix.axes = 2;
+    matrix.shape[0] = x.rows();
+    matrix.shape[1] = matrix.strides[0] = x.last();
+    matrix.strides[1] = 1;
+    return true;
+}
+
+void product(tilefuse_matmul_args& args, const View& a, bool transpose_a, const View& b, bool transpose_b, const View& out) {
+    args.dtype = a.dtype;
+    set_operands(args, a, transpose_a, b, transpose_b);
+    set_result(args, out);
+    args.a = a.data;
+    args.b = b.data;
+    args.c = out.data;
+}
+
+const Direct direct_dense{"dense", 4, {"x", "w", "b", "activation"}, [](Arguments& given) -> py::object {
+    tilefuse_matmul_args args = {};
+    View x, w, b, rows;
+    if (!given.array(0, x) || !given.array(1, w) || !given.optional_array(2, b) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
+        x.last() != w.shape[0] || (b && !b.is_row(w)) ||
+        !given.activation(3, args.epilogue.activation, args.epilogue.activation_alpha)) {
+        return {};
+    }
+    int64_t shape[View::most_axes];
+    std::copy_n(x.shape, x.axes - 1, shape);
+    shape[x.axes - 1] = w.shape[1];
+    const Result y = given.result(x.dtype, static_cast<size_t>(x.axes), shape);
+    View out;
+    rows_of(y, out);
+    product(args, rows, false, w, false, out);
+    args.epilogue.bias = b ? b.data : nullptr;
+    if (y.size > 0) run_directly(2.0 * static_cast<double>(y.size) * static_cast<double>(args.k), args);
+    return y.object;
+}};
+
+const Direct direct_dense_backward{
+    "dense_backward", 5, {"dy", "x", "w", "y", "activation", "z"}, [](Arguments& given) -> py::object {
+        tilefuse_activation_backward_args derivative = {};
+        View dy, x, w, y, z, gradient, rows;
+        if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || !given.array(3, y) || !given.optional_array(5, z) ||
+            !given.activation(4, derivative.activation, derivative.alpha) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
+            !rows_of(dy, gradient) || x.last() != w.shape[0] || dy.dtype != x.dtype || dy.axes != x.axes || dy.last() != w.shape[1] ||
+            !std::equal(x.shape, x.shape + x.axes - 1, dy.shape) || !y.like(dy)) {
+            return {};
         }
-        return out;
+        const Result dx = given.result(x), dw = given.result(w), db = given.result(x.dtype, 1, &w.shape[1]);
+        tilefuse_matmul_args of_x = {}, of_w = {};
+        tilefuse_column_sum_args of_b = {};
+        std::unique_ptr<void, void (*)(void*)> dz(nullptr, &backend::release);
+        if (derivative.activation != TILEFUSE_LINEAR) {
+            const View& at = derivative.activation < TILEFUSE_SILU ? y : z;
+            if (!at || !at.like(dy) || !at.packed) return {};
+            dz.reset(backend::allocate(static_cast<size_t>(dy.size) * (dy.dtype == TILEFUSE_FLOAT32 ? 4 : 8)));
+            derivative.dtype = dy.dtype;
+            derivative.rows = dy.size;
+            derivative.cols = 1;
+            derivative.dy = dy.data;
+            derivative.at = at.data;
+            derivative.dx = gradient.data = dz.get();
+        }
+        View out;
+        rows_of(dx, out);
+        product(of_x, gradient, false, w, true, out);
+        product(of_w, rows, true, gradient, false, dw);
+        of_b.dtype = dy.dtype;
+        of_b.m = gradient.shape[0];
+        of_b.n = gradient.shape[1];
+        of_b.x = gradient.data;
+        of_b.y = db.data;
+        const double work = 4.0 * static_cast<double>(dy.size) * static_cast<double>(w.shape[0]);
+        if (derivative.activation != TILEFUSE_LINEAR) run_directly(work, derivative);
+        if (dx.size > 0) run_directly(work, of_x);
+        if (dw.size > 0) run_directly(work, of_w);
+        run_directly(work, of_b);
+        return py::make_tuple(dx.object, dw.object, db.object);
     }};
 
 // out[j] = sum over i of x[i, j]

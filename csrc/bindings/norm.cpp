@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "bindings/activation.h"
-#include "bindings/arrays.h"
+#include "bindings/direct.h"
 #include "bindings/optimizer.h"
 
 namespace tilefuse::bindings {
@@ -113,6 +113,68 @@ void layer_norm_backward(const py::array& dy, const py::array& x, const Optional
     args.dbeta = output_or_null(call, dbeta, "dbeta", args.dtype, args.cols);
     call.run(args);
 }
+
+template <class Args> bool set_shape(Args& args, const View& x, double epsilon) {
+    args.dtype = x.dtype;
+    args.cols = x.last();
+    args.rows = x.rows();
+    args.epsilon = epsilon;
+    return x.axes > 0 && epsilon >= 0;
+}
+
+constexpr double operations = 10;  // for an element, about
+
+// (x, gamma, beta, *, epsilon), RMS without beta.
+template <bool rms> py::object run_forward(Arguments& given) {
+    tilefuse_layer_norm_args args = {};
+    View x, gamma, beta;
+    double epsilon = rms ? 1e-6 : 1e-3;
+    if (!given.packed(0, x) || !given.optional_array(1, gamma) || (!rms && !given.optional_array(2, beta)) ||
+        !given.number(rms ? 2 : 3, epsilon) || !set_shape(args, x, epsilon) || (gamma && !gamma.is_row(x)) || (beta && !beta.is_row(x))) {
+        return {};
+    }
+    const Result y = given.result(x);
+    args.rms = rms;
+    args.x = x.data;
+    args.gamma = gamma ? gamma.data : nullptr;
+    args.beta = beta ? beta.data : nullptr;
+    args.y = y.data;
+    run_directly(operations * static_cast<double>(x.size), args);
+    return y.object;
+}
+
+// (dy, x, gamma, *, epsilon)
+template <bool rms> py::object run_backward(Arguments& given) {
+    tilefuse_layer_norm_backward_args args = {};
+    View dy, x, gamma;
+    double epsilon = rms ? 1e-6 : 1e-3;
+    if (!given.packed(0, dy) || !given.packed(1, x) || !dy.like(x) || !given.optional_array(2, gamma) || !given.number(3, epsilon) ||
+        !set_shape(args, x, epsilon) || (gamma && !gamma.is_row(x))) {
+        return {};
+    }
+    const Result dx = given.result(x), dgamma = given.result(x.dtype, 1, &args.cols);
+    args.rms = rms;
+    args.dy = dy.data;
+    args.x = x.data;
+    args.gamma = gamma ? gamma.data : nullptr;
+    args.dx = dx.data;
+    args.dgamma = dgamma.data;
+    Result dbeta;
+    if (!rms) {
+        dbeta = given.result(x.dtype, 1, &args.cols);
+        args.dbeta = dbeta.data;
+    }
+    run_directly(2 * operations * static_cast<double>(x.size), args);
+    if (rms) return py::make_tuple(dx.object, dgamma.object);
+    return py::make_tuple(dx.object, dgamma.object, dbeta.object);
+}
+
+const Direct directs[] = {
+    {"layer_norm", 3, {"x", "gamma", "beta", "epsilon"}, &run_forward<false>},
+    {"layer_norm_backward", 3, {"dy", "x", "gamma", "epsilon"}, &run_backward<false>},
+    {"rms_norm", 2, {"x", "gamma", "epsilon"}, &run_forward<true>},
+    {"rms_norm_backward", 3, {"dy", "x", "gamma", "epsilon"}, &run_backward<true>},
+};
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-#include "bindings/arrays.h"
+#include "bindings/direct.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -31,6 +31,50 @@ void softmax_backward(const py::array& dy, const py::array& y, py::array& dx, bo
     args.dx = call.output(dx, "dx", args.dtype, dy.size());
     call.run(args);
 }
+
+// Over the last axis alone.
+template <class Args> bool set_shape(Args& args, const View& x, const Arguments& given, size_t axis_at) {
+    int64_t axis = -1;
+    if (!given.integer(axis_at, axis) || x.axes == 0 || (axis != -1 && axis != x.axes - 1)) return false;
+    args.dtype = x.dtype;
+    args.cols = x.last();
+    args.rows = args.cols == 0 ? 0 : x.rows();
+    return true;
+}
+
+constexpr double operations = 20;  // for an element, about
+
+template <bool log> py::object run_forward(Arguments& given) {
+    tilefuse_softmax_args args = {};
+    View x;
+    if (!given.packed(0, x) || !set_shape(args, x, given, 1)) return {};
+    const Result y = given.result(x);
+    args.log = log;
+    args.x = x.data;
+    args.y = y.data;
+    run_directly(operations * static_cast<double>(x.size), args);
+    return y.object;
+}
+
+template <bool log> py::object run_backward(Arguments& given) {
+    tilefuse_softmax_backward_args args = {};
+    View dy, y;
+    if (!given.packed(0, dy) || !given.packed(1, y) || !y.like(dy) || !set_shape(args, dy, given, 2)) return {};
+    const Result dx = given.result(dy);
+    args.log = log;
+    args.dy = dy.data;
+    args.y = y.data;
+    args.dx = dx.data;
+    run_directly(operations * static_cast<double>(dy.size), args);
+    return dx.object;
+}
+
+const Direct directs[] = {
+    {"softmax", 2, {"x", "axis"}, &run_forward<false>},
+    {"softmax_backward", 3, {"dy", "y", "axis"}, &run_backward<false>},
+    {"log_softmax", 2, {"x", "axis"}, &run_forward<true>},
+    {"log_softmax_backward", 3, {"dy", "y", "axis"}, &run_backward<true>},
+};
 
 }  // namespace
 

@@ -1,6 +1,6 @@
 """What `fit`, `predict` and layers accept as data, and what they say when they don't.
 
-Everything that NumPy can view goes in. Data of another dtype or layout than the model's are copied once.
+Every array in the CPU's memory goes in. Data of another dtype or layout than the model's are copied once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ._host_arrays import on_host
 from .losses import class_ids
 
 
@@ -21,12 +22,8 @@ def as_array(x: Any, what: str) -> np.ndarray:
     TypeError
         NumPy cannot view it.
     """
-    if isinstance(x, np.ndarray):
-        return x
     try:
-        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
-            return np.from_dlpack(x)
-        return np.asarray(x)
+        return on_host(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(
             f"{what} must be an array that NumPy can view, or nested lists of equal lengths; got a "

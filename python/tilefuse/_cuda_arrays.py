@@ -1,5 +1,6 @@
-"""Arrays in a GPU's memory: CuPy's, and of whatever else speaks ``__cuda_array_interface__``.
+"""Arrays in a GPU's memory: CuPy's, and of whatever else speaks DLPack or ``__cuda_array_interface__``.
 
+https://dmlc.github.io/dlpack/latest/python_spec.html
 https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
 """
 
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+_CUDA_DEVICES = (2, 13)  # DLPack's types of devices: a GPU's memory, and managed memory
 
 
 @functools.cache
@@ -25,10 +28,23 @@ def array_module() -> Any:
     return cupy
 
 
+def is_on_gpu(x: Any) -> bool:
+    """Whether `x` is an array in the memory of a CUDA device."""
+    if hasattr(x, "__dlpack_device__"):
+        return x.__dlpack_device__()[0] in _CUDA_DEVICES
+    return hasattr(x, "__cuda_array_interface__")
+
+
 def as_device_array(x: Any) -> Any:
-    """Return an array of CuPy's that shares the memory of `x`, which has ``__cuda_array_interface__``."""
+    """Return an array of CuPy's that shares the memory of `x`, an array on a GPU.
+
+    CuPy's current stream waits for what the stream of the array has been given to do: by DLPack, CuPy tells
+    the library of `x` which stream is to wait; else the array's interface names the stream to wait for.
+    """
     cupy = array_module()
-    return x if isinstance(x, cupy.ndarray) else cupy.asarray(x)
+    if isinstance(x, cupy.ndarray):
+        return x
+    return cupy.from_dlpack(x) if hasattr(x, "__dlpack__") else cupy.asarray(x)
 
 
 class ArraysIn:
@@ -63,8 +79,16 @@ class ArraysIn:
         interface = getattr(x, "__cuda_array_interface__", None)
         if interface is None:
             return x
-        if interface.get("stream") is not None:
-            streams.add(interface["stream"])
+        if interface.get("mask") is not None:
+            raise TypeError(f"a {type(x).__name__} with a mask can't be used: pass an array without one")
+        stream = interface.get("stream")
+        if stream == 0:
+            raise ValueError(
+                f"the interface of a {type(x).__name__} names stream 0, which could be either default "
+                "stream: expected 1 for the legacy one, 2 for that of the thread, or None"
+            )
+        if stream is not None:
+            streams.add(stream)
         address, read_only = interface["data"]
         layout = (interface["shape"], interface.get("strides"), np.dtype(interface["typestr"]))
         return self._module.view(x, address or 0, *layout, read_only)

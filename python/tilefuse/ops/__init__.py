@@ -1,16 +1,23 @@
 """Functions on arrays, forward and backward: what layers and training steps are made of.
 
-Inputs are arrays of float32 or float64 (anything that NumPy can view), outputs are new NumPy arrays of the
-same dtype; the optimizer steps and clipping work in place. Each op takes as many threads as its work is
-worth, and its result has the same bits for any number of them. :mod:`tilefuse.reference` says in NumPy what
-each op computes. An active :class:`tilefuse.GradientTape` records the forward functions.
+Inputs are arrays of float32 or float64, of NumPy or of any library that speaks DLPack or one of NumPy's
+protocols: PyTorch, JAX, CuPy on device "cuda", ... Outputs are new arrays of the same dtype and library (that
+of the first array which is not NumPy's). Nothing is copied on the way in or out but where an op's
+documentation says so. The optimizer steps and clipping work in place. Tensors that PyTorch's autograd records
+are refused: they go in under ``torch.no_grad()``, and :mod:`tilefuse.interop.torch` has functions that it
+differentiates.
 
-On the CPU, calls with plain arrays go from some names here to their kernels with no Python in between
-(csrc/bindings/direct.h); the functions in this folder see all the others.
+Each op takes as many threads as its work is worth, and its result has the same bits for any number of them.
+:mod:`tilefuse.reference` says in NumPy what each op computes. An active :class:`tilefuse.GradientTape`
+records the forward functions.
+
+On the CPU, calls with plain arrays of NumPy or PyTorch go from most names here to their kernels with no
+Python in between (csrc/bindings/direct.h); the functions in this folder see all the others.
 """
 
 from .. import _core
 from .._gradients import differentiable
+from ._arrays import as_given
 from .activations import (
     elu,
     elu_backward,
@@ -136,6 +143,7 @@ __all__ = [
     "tanh_backward",
 ]
 
+globals().update({name: as_given(globals()[name]) for name in __all__})
 globals().update(differentiable(globals()))
 globals().update({name: _core.direct(name, globals()[name]) for name in __all__})
 for _name in __all__:

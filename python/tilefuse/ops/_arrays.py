@@ -1,52 +1,98 @@
-"""Taking arrays in: every check that the ops share, and what they say when one fails.
+"""Taking arrays in and giving results back: every check that the ops share, and what they say when one fails.
 
-Inputs may be anything that NumPy can view: arrays, nested lists, and whatever speaks the buffer protocol,
-``__array_interface__``, ``__array__`` or DLPack. On device "cuda" they may also be arrays on the GPU, CuPy's
-or others that speak ``__cuda_array_interface__``; results are CuPy's then. Where a kernel needs contiguous
-memory, an input that is not (or that is not aligned to its elements) is copied once. Arguments that are
-written to are never copied: they are viewed, or refused.
+Inputs may be NumPy arrays, nested lists, and whatever speaks DLPack, ``__array_interface__``, the buffer
+protocol or ``__array__``: PyTorch's and JAX's arrays on the CPU, for two. On device "cuda" they may also be
+arrays on the GPU, CuPy's or others that speak DLPack or ``__cuda_array_interface__``. Results are of the kind
+of the first array that is not NumPy's: of its library, if that can take memory in by DLPack, else NumPy's (on
+a GPU, CuPy's).
+
+Memory is shared both ways. Where a kernel needs contiguous memory, an input that is not (or that is not
+aligned to its elements) is copied once. Arguments that are written to are never copied: they are viewed, or
+refused.
 """
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tilefuse._cuda_arrays import array_module
+from tilefuse import _core
+from tilefuse._cuda_arrays import array_module, is_on_gpu
 from tilefuse._device import on_device
+from tilefuse._host_arrays import handed_over, on_host, shared
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = Sequence[Any]
 
+_Op = TypeVar("_Op", bound=Callable[..., Any])
+
+_PLAIN = (np.ndarray, np.generic, str, float, int, list, tuple, type(None))  # arguments that say no kind
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def view(x: Any, name: str) -> Array:
-    """`x` as a NumPy array, without a copy where it already is an array of any kind."""
-    if isinstance(x, np.ndarray):
-        return x
-    if hasattr(x, "__cuda_array_interface__"):
-        return on_device(x, name)
-    use_dlpack = hasattr(x, "__dlpack__") and not hasattr(x, "__array__")
-    return _converted(x, name, np.from_dlpack if use_dlpack else np.asarray)
+    """`x` as a NumPy array (on a GPU, CuPy's), without a copy where it already is an array of any kind."""
+    return x if isinstance(x, np.ndarray) else _viewed(x, name, on_host)
 
 
-def _converted(x: Any, name: str, convert: Callable[[Any], Array]) -> Array:
+def _viewed(x: Any, name: str, on_host: Callable[[Any], Array]) -> Array:
     try:
-        return convert(x)
+        if not is_on_gpu(x):
+            return on_host(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(
-            f"{name} is a {type(x).__name__} that NumPy cannot view ({error}); expected an array of float32 "
-            "or float64 in the CPU's memory"
+            f"{name} is a {type(x).__name__} whose memory can't be used ({error}); expected an array of "
+            "float32 or float64 in the CPU's memory"
         ) from error
+    return on_device(x, name)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: Array) -> Array:
     """A new array of the kind of `like`."""
-    return np.empty(shape, dtype) if isinstance(like, np.ndarray) else array_module().empty(shape, dtype)
+    if not isinstance(like, np.ndarray):
+        return array_module().empty(shape, dtype)
+    return np.empty(shape, dtype) if _caller.array is None else _core.empty(shape, dtype)
+
+
+class _Caller(threading.local):
+    """The array whose kind the results of this thread's call are to have; None for NumPy's own."""
+
+    array: Any = None
+
+
+_caller = _Caller()
+
+
+def as_given(op: _Op) -> _Op:
+    """`op`, with results of the kind of its first array that is not NumPy's."""
+
+    @functools.wraps(op)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values())
+        like = next((x for x in given if not isinstance(x, _PLAIN) and hasattr(x, "__dlpack__")), None)
+        if like is None:
+            return op(*args, **kwargs)
+        outer, _caller.array = _caller.array, like
+        try:
+            result = op(*args, **kwargs)
+        finally:
+            _caller.array = outer
+        if isinstance(result, tuple):
+            return tuple(_handed_over(x, like) for x in result)
+        return result if any(result is x for x in given) else _handed_over(result, like)
+
+    return cast(_Op, call)
+
+
+def _handed_over(result: Any, like: Any) -> Any:
+    """The array `result` as one of the library that `like` is of."""
+    is_array = hasattr(result, "__dlpack__") and type(result) is not type(like)
+    return handed_over(result, like) if is_array else result
 
 
 def floats(
@@ -104,18 +150,9 @@ def writeable_view(
     x: Any, name: str, dtype: np.dtype[Any] | None = None, like: str = "the other arrays"
 ) -> Array:
     """`x` as an array that shares its memory and can be written to, with any strides."""
-    if isinstance(x, np.ndarray):
-        a = x
-    elif hasattr(x, "__cuda_array_interface__"):
-        return floats(x, name, dtype, like)
-    elif hasattr(x, "__array_interface__"):
-        a = _converted(x, name, np.asarray)
-    elif hasattr(x, "__dlpack__"):
-        a = _converted(x, name, np.from_dlpack)
-    else:
-        raise TypeError(f"{name} is a {type(x).__name__}, which cannot be updated in place: pass an array")
+    a = x if isinstance(x, np.ndarray) else _viewed(x, name, shared)
     a = floats(a, name, dtype, like)
-    if not a.flags.writeable:
+    if isinstance(a, np.ndarray) and not a.flags.writeable:
         raise ValueError(f"{name} is read-only: pass a writeable array, for instance a copy")
     return a
 

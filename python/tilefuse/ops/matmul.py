@@ -98,7 +98,7 @@ def matmul(
             raise ValueError(f"beta is {beta} and out is None; pass the array that beta multiplies as out")
         result = empty(shape, dtype, left)
     else:
-        widens = dtype.name in _STORED and getattr(out, "dtype", None) == np.float32
+        widens = dtype.name in _STORED and view(out, "out").dtype == np.float32
         target = writeable_view(out, "out", np.dtype(np.float32) if widens else dtype, "a")
         if target.shape != shape:
             raise ValueError(f"out has shape {target.shape}; expected {shape}, the shape of the product")

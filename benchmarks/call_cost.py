@@ -1,0 +1,187 @@
+"""What a call costs: ops on arrays so small that little else counts, beside the libraries' own.
+
+usage: python benchmarks/call_cost.py [--roads numpy,torch,jax] [--output DIR]
+
+Each op of tilefuse.ops is called with the library's own arrays, and gives such; beside it stands the
+library's op of that kind, or its addition where it has none. All take turns, for rounds of a millisecond; the
+figure is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tilefuse
+from _report import markdown_table, save
+from tilefuse import ops
+
+HERE = Path(__file__).resolve().parent
+ROUNDS, SECONDS = 31, 1e-3
+ELEMENTWISE = ["relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "silu", "gelu", "softmax"]
+ELEMENTWISE += ["log_softmax"]
+Run = Callable[[], object]
+
+
+class Pair(NamedTuple):
+    op: str
+    run: Run
+    peer: str
+    peer_run: Run
+
+
+class Small:
+    """Arrays of a library, of 4 x 4 float32 each, made by `convert` from NumPy's."""
+
+    def __init__(self, convert: Callable[[np.ndarray], Any]) -> None:
+        rng = np.random.default_rng(0)
+        self.x, self.y, self.dy, self.p = (convert(rng.random((4, 4), np.float32) + 0.1) for _ in range(4))
+        self.row = convert(rng.random(4, np.float32))
+        self.ids = convert(np.array([0, 3, 1, 2]))
+
+
+def calls(a: Small) -> dict[str, Run]:
+    """Return a call of each op that goes directly to its kernel."""
+    runs: dict[str, Run] = {}
+    for name in ELEMENTWISE:
+        forward, backward = getattr(ops, name), getattr(ops, f"{name}_backward")
+        runs[name] = lambda op=forward: op(a.x)
+        runs[f"{name}_backward"] = lambda op=backward: op(a.dy, a.y)
+    return runs | {
+        "add": lambda: ops.add(a.x, a.y),
+        "matmul": lambda: ops.matmul(a.x, a.y),
+        "dense": lambda: ops.dense(a.x, a.y, a.row, "relu"),
+        "dense_backward": lambda: ops.dense_backward(a.dy, a.x, a.y, a.p, "relu"),
+        "layer_norm": lambda: ops.layer_norm(a.x, a.row, a.row),
+        "layer_norm_backward": lambda: ops.layer_norm_backward(a.dy, a.x, a.row),
+        "rms_norm": lambda: ops.rms_norm(a.x, a.row),
+        "rms_norm_backward": lambda: ops.rms_norm_backward(a.dy, a.x, a.row),
+        "softmax_cross_entropy": lambda: ops.softmax_cross_entropy(a.x, a.ids),
+        "categorical_cross_entropy": lambda: ops.categorical_cross_entropy(a.p, a.y),
+        "sigmoid_binary_cross_entropy": lambda: ops.sigmoid_binary_cross_entropy(a.x, a.p),
+        "binary_cross_entropy": lambda: ops.binary_cross_entropy(a.p, a.y),
+        "mean_squared_error": lambda: ops.mean_squared_error(a.x, a.y),
+    }
+
+
+def numpy_pairs() -> Iterator[Pair]:
+    a = Small(np.asarray)
+    peers = {"matmul": ("np.matmul", lambda: np.matmul(a.x, a.y))}
+    for name, run in calls(a).items():
+        yield Pair(name, run, *peers.get(name, ("np.add", lambda: np.add(a.x, a.y))))
+
+
+def torch_pairs() -> Iterator[Pair]:
+    import torch
+    from torch.nn import functional as f
+
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(tilefuse.get_num_threads())
+    a = Small(torch.tensor)
+    aten = torch.ops.aten
+    plain: dict[str, tuple[str, Run]] = {
+        "matmul": ("torch.mm", lambda: torch.mm(a.x, a.y)),
+        "dense": ("F.linear and relu", lambda: torch.relu(f.linear(a.x, a.y, a.row))),
+        "relu": ("torch.relu", lambda: torch.relu(a.x)),
+        "leaky_relu": ("F.leaky_relu", lambda: f.leaky_relu(a.x, 0.2)),
+        "elu": ("F.elu", lambda: f.elu(a.x)),
+        "selu": ("torch.selu", lambda: torch.selu(a.x)),
+        "sigmoid": ("torch.sigmoid", lambda: torch.sigmoid(a.x)),
+        "tanh": ("torch.tanh", lambda: torch.tanh(a.x)),
+        "softplus": ("F.softplus", lambda: f.softplus(a.x)),
+        "silu": ("F.silu", lambda: f.silu(a.x)),
+        "gelu": ("F.gelu", lambda: f.gelu(a.x)),
+        "softmax": ("torch.softmax", lambda: torch.softmax(a.x, -1)),
+        "log_softmax": ("torch.log_softmax", lambda: torch.log_softmax(a.x, -1)),
+        "layer_norm": ("F.layer_norm", lambda: f.layer_norm(a.x, (4,), a.row, a.row)),
+        "rms_norm": ("F.rms_norm", lambda: f.rms_norm(a.x, (4,), a.row)),
+        "softmax_cross_entropy": ("F.cross_entropy, no gradient", lambda: f.cross_entropy(a.x, a.ids)),
+        "mean_squared_error": ("F.mse_loss, no gradient", lambda: f.mse_loss(a.x, a.y)),
+        "sigmoid_backward": ("aten.sigmoid_backward", lambda: aten.sigmoid_backward(a.dy, a.y)),
+        "tanh_backward": ("aten.tanh_backward", lambda: aten.tanh_backward(a.dy, a.y)),
+        "gelu_backward": ("aten.gelu_backward", lambda: aten.gelu_backward(a.dy, a.y)),
+        "silu_backward": ("aten.silu_backward", lambda: aten.silu_backward(a.dy, a.y)),
+    }
+    for name, run in calls(a).items():
+        yield Pair(name, run, *plain.get(name, ("torch.add", lambda: torch.add(a.x, a.y))))
+
+
+def jax_pairs() -> Iterator[Pair]:
+    import jax
+    from jax import numpy as jnp
+
+    a = Small(jnp.asarray)
+    plain: dict[str, tuple[str, Run]] = {
+        "relu": ("jax.nn.relu", lambda: jax.nn.relu(a.x)),
+        "add": ("jnp.add", lambda: jnp.add(a.x, a.y)),
+        "matmul": ("jnp.matmul", lambda: jnp.matmul(a.x, a.y)),
+        "softmax": ("jax.nn.softmax", lambda: jax.nn.softmax(a.x)),
+    }
+    runs = calls(a)
+    for name, (peer, peer_run) in plain.items():
+        yield Pair(name, runs[name], peer, lambda run=peer_run: run().block_until_ready())
+
+
+ROADS = {"numpy": numpy_pairs, "torch": torch_pairs, "jax": jax_pairs}
+
+
+def nanoseconds(pair: Pair) -> tuple[float, float]:
+    """Return the times of both calls, which take turns."""
+    times: dict[Run, list[float]] = {pair.run: [], pair.peer_run: []}
+    counts = {}
+    for run in times:
+        start = time.perf_counter()
+        for _ in range(100):
+            run()
+        counts[run] = max(1, int(100 * SECONDS / (time.perf_counter() - start)))
+    for _ in range(ROUNDS):
+        for run, each in times.items():
+            start = time.perf_counter()
+            for _ in range(counts[run]):
+                run()
+            each.append((time.perf_counter() - start) / counts[run])
+    own, peer = (1e9 * statistics.median(each) for each in times.values())
+    return own, peer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--roads", default="numpy,torch,jax", help="those installed of numpy,torch,jax (all)")
+    parser.add_argument("--output", type=Path, default=HERE / "results", help="folder (benchmarks/results)")
+    options = parser.parse_args()
+    if unknown := set(options.roads.split(",")) - set(ROADS):
+        parser.error(f"--roads has {', '.join(sorted(unknown))}; there are: {', '.join(ROADS)}")
+    rows, results = [], []
+    for road in options.roads.split(","):
+        if importlib.util.find_spec(road) is None:
+            print(f"left out: {road}, which is not installed")
+            continue
+        for pair in ROADS[road]():
+            own, peer = nanoseconds(pair)
+            results.append({"road": road, "op": pair.op, "ns": own, "peer": pair.peer, "peer_ns": peer})
+            rows.append(
+                [
+                    f"{road} `{pair.op}`",
+                    f"{own:.0f}",
+                    pair.peer,
+                    f"{peer:.0f}",
+                    f"{own - peer:+.0f}",
+                    f"{own / peer:.2f}",
+                ]
+            )
+            print(*rows[-1], sep="  ")
+    header = ["4 x 4 float32", "ns a call", "beside", "ns a call", "ns more", "ratio"]
+    config = {"config": tilefuse.show_config("dicts")}
+    save(options.output, "call_cost", config | {"calls": results}, markdown_table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
