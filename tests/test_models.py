@@ -75,6 +75,22 @@ def test_training_learns_and_history_tells() -> None:
     assert all(isinstance(value, float) for value in history.history["loss"])
 
 
+def test_normalisation_of_a_flattened_image_is_not_that_of_its_channels() -> None:
+    model = tilefuse.Sequential(
+        [
+            tilefuse.Input((5, 4, 2)),
+            layers.Conv2D(3, 3),
+            layers.Flatten(),
+            layers.BatchNormalization(),
+            layers.Dense(2),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 2, w.shape) for w in model.weights])
+    x = rng.normal(size=(4, 5, 4, 2)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(x), model(x), rtol=1e-5)
+
+
 def test_evaluate_agrees_with_predict() -> None:
     x, y = blobs()
     model = classifier()

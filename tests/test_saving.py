@@ -86,6 +86,19 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert loaded.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
 
 
+def test_networks_with_branches(tmp_path: Path) -> None:
+    inputs = tilefuse.Input((8, 8, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(3, 3, padding="same")(inputs))
+    x = layers.RMSNormalization()(layers.MaxPooling2D()(layers.Activation("relu")(x + inputs)))
+    x = layers.AveragePooling2D()(layers.LayerNormalization()(layers.DepthwiseConv2D(3, padding="same")(x)))
+    model = tilefuse.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    model.save(tmp_path / "model.safetensors")
+    loaded = tilefuse.load_model(tmp_path / "model.safetensors")
+    assert loaded.get_config() == model.get_config()
+    images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    np.testing.assert_array_equal(loaded.predict(images), model.predict(images))
+
+
 def test_sequential_load_and_without_compile(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     model = classifier()

@@ -115,6 +115,7 @@ bool Lowering::fuse(const Layer& layer, Node& below) const {
             return true;
         case Layer::batch_norm:
             if (training_ || !product || !activation.linear() || below.pool || below.norm || below.addend != no_node) return false;
+            if (below.cols != layer.shape.back()) return false;  // a reshape lies between
             below.norm = &layer;
             return true;
         case Layer::pool:

@@ -146,6 +146,38 @@ class Model(Trainer):
 
         saving.save_model(self, filepath, overwrite)
 
+    def export(
+        self, filepath: str | os.PathLike[str], format: str = "onnx", overwrite: bool = True, verbose: Any = None
+    ) -> None:
+        """Write what the model computes without training, for other runtimes; see `interop.onnx.export`.
+
+        Parameters
+        ----------
+        filepath : str or path
+        format : "onnx"
+            Keras's other formats are not there.
+        overwrite : bool
+            Whether an existing file may be replaced.
+        verbose : object
+            As in Keras; without effect.
+
+        Raises
+        ------
+        ValueError
+            `format` is another, or the model is not built.
+        ImportError
+            onnx is not installed.
+        OSError
+            The file cannot be written; an older one is left as it was.
+        FileExistsError
+            It exists, and `overwrite` is False.
+        """
+        from .interop import onnx
+
+        if format != "onnx":
+            raise ValueError(f"format is {format!r}; expected 'onnx', the one that there is.")
+        onnx.export(self, filepath, overwrite)
+
     @classmethod
     def load(cls, filepath: str | os.PathLike[str]) -> Model:
         """Return the model of a file that `save` wrote; the same as `tilefuse.load_model`."""

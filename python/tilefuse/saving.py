@@ -28,7 +28,7 @@ _WEIGHTS, _OPTIMIZER = "weights/", "optimizer/"
 
 def save_model(model: Model, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write architecture, weights and the state of the training; see `Model.save`."""
-    _check_built(model)
+    check_built(model)
     tensors = _weights(model)
     metadata = {
         "class_name": type(model).__name__,
@@ -43,7 +43,7 @@ def save_model(model: Model, filepath: str | os.PathLike[str], overwrite: bool =
 
 def save_weights(model: Model, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write the weights; see `Model.save_weights`."""
-    _check_built(model)
+    check_built(model)
     _write(filepath, _weights(model), {}, overwrite)
 
 
@@ -76,11 +76,12 @@ def load_model(
 
 def load_weights(model: Model, filepath: str | os.PathLike[str]) -> None:
     """Read the weights of a file into `model`; see `Model.load_weights`."""
-    _check_built(model)
+    check_built(model)
     _set_weights(model, _read(filepath)[0], filepath)
 
 
-def _check_built(model: Model) -> None:
+def check_built(model: Model) -> None:
+    """Raise ValueError where the weights do not exist yet."""
     if not model.built:
         raise ValueError(
             "This model has no weights yet: give it an Input, call build((None, ...)) or fit it first."
@@ -120,13 +121,32 @@ def _write(
     metadata: Mapping[str, Any],
     overwrite: bool,
 ) -> None:
-    """Write a file beside the target, see it on the disk, then put it in the target's place."""
     from safetensors.numpy import save
 
+    texts = {name: json.dumps(value) for name, value in metadata.items()}
+    write_file(filepath, save(tensors, {"format": _FORMAT} | texts), overwrite)
+
+
+def write_file(filepath: str | os.PathLike[str], data: bytes, overwrite: bool = True) -> None:
+    """Write a file beside the target, see it on the disk, then put it in the target's place.
+
+    Parameters
+    ----------
+    filepath : str or path
+    data : bytes
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; an older one is left as it was.
+    FileExistsError
+        It exists, and `overwrite` is False.
+    """
     path = Path(filepath)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Choose another name, or pass overwrite=True to replace it.")
-    data = save(tensors, {"format": _FORMAT} | {name: json.dumps(value) for name, value in metadata.items()})
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(temporary, "xb") as file:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import as_floats
-from .._config import Configurable, snake_case
+from .._config import Configurable, parameters, snake_case, to_config
 from .._runtime import default_dtype
 from ..initializers import Initializer
 from ..variables import Variable
@@ -207,8 +207,9 @@ class Layer(Configurable):
         return sum(w.size for w in self.weights)
 
     def get_config(self) -> dict[str, Any]:
-        common = {"name": self.name, "trainable": self.trainable, "dtype": str(self.dtype)}
-        return super().get_config() | common
+        shared = parameters(Layer)  # a layer without a constructor of its own has no others
+        own = {name: to_config(getattr(self, name)) for name in parameters(type(self)) if name not in shared}
+        return own | {"name": self.name, "trainable": self.trainable, "dtype": str(self.dtype)}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"

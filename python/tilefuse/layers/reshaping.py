@@ -38,9 +38,6 @@ class Flatten(_Reshaping):
     (2, 784)
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], _size(input_shape)
 

@@ -1,0 +1,1 @@
+"""Models and arrays of other frameworks, each imported only when its module is asked for."""
