@@ -1,4 +1,7 @@
-"""A program written for Keras runs after changing its imports, and gives the same numbers. Needs Keras."""
+"""A program written for Keras runs after changing its imports, and gives the same numbers. Needs Keras.
+
+Image networks: tests/interop/test_keras.py.
+"""
 
 from __future__ import annotations
 
@@ -196,66 +199,3 @@ def test_metrics() -> None:
         theirs, ours = getattr(keras.metrics, name)(), getattr(tilefuse.metrics, name)()
         p, y = scores[:, :1], BITS[:, :1]
         assert ours(y, p) == pytest.approx(float(theirs(y, p)), rel=1e-5)
-
-
-# ---- image networks ----------------------------------------------------------------
-
-
-def digits_network(k: ModuleType) -> Any:
-    lay = k.layers
-    blocks = [lay.Conv2D(32, (3, 3), activation="relu"), lay.MaxPooling2D((2, 2))]
-    blocks += [lay.Conv2D(64, (3, 3), activation="relu"), lay.MaxPooling2D((2, 2))]
-    blocks += [lay.Conv2D(64, (3, 3), activation="relu"), lay.Flatten(), lay.Dense(64, activation="relu")]
-    return k.Sequential([k.Input((28, 28, 1)), *blocks, lay.Dense(4, activation="softmax")])
-
-
-def folder_network(k: ModuleType) -> Any:
-    """Program 5's, on smaller images and without dropout, whose masks differ."""
-    layers = [k.Input((54, 54, 3))]
-    for filters in (32, 64, 128):
-        layers += [k.layers.Conv2D(filters, 3, activation="relu"), k.layers.MaxPooling2D(2)]
-    head = [
-        k.layers.Flatten(),
-        k.layers.Dense(64, activation="relu"),
-        k.layers.Dense(4, activation="softmax"),
-    ]
-    return k.Sequential(layers + head)
-
-
-def residual_network(k: ModuleType) -> Any:
-    lay = k.layers
-    inputs = k.Input((16, 16, 3))
-    x = lay.Activation("relu")(lay.BatchNormalization()(lay.Conv2D(8, 3, padding="same")(inputs)))
-    y = lay.Activation("relu")(
-        lay.BatchNormalization()(lay.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x))
-    )
-    y = lay.BatchNormalization()(lay.Conv2D(16, 3, padding="same")(y))
-    x = lay.Activation("relu")(lay.Add()([y, lay.Conv2D(16, 1, strides=2)(x)]))
-    x = lay.DepthwiseConv2D(3, padding="same", activation="relu")(x)
-    x = lay.AveragePooling2D(3, strides=2, padding="same")(x)
-    x = lay.LayerNormalization()(x)
-    return k.Model(inputs, lay.Dense(4, activation="softmax")(lay.GlobalAveragePooling2D()(x)))
-
-
-@pytest.mark.parametrize("make", [digits_network, folder_network, residual_network])
-def test_image_networks(make: Callable[[ModuleType], Any]) -> None:
-    """Predictions, the losses of 20 steps of SGD, and predictions after them, by moving averages.
-
-    With larger steps the networks part after some: rounding decides which of two maxima gets a gradient.
-    """
-    keras.utils.set_random_seed(0)
-    theirs, ours = pair(make)
-    x = np.random.default_rng(3).random((64, *theirs.input_shape[1:]), dtype=np.float32)
-    y = IDS[:64]
-    np.testing.assert_allclose(ours.predict(x), theirs.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
-    losses = []
-    for model, k in ((theirs, keras), (ours, tilefuse)):
-        model.compile(k.optimizers.SGD(0.003), "sparse_categorical_crossentropy")
-        losses.append([])
-        for step in range(20):
-            part = slice(step % 4 * 16, step % 4 * 16 + 16)
-            losses[-1].append(float(np.ravel(model.train_on_batch(x[part], y[part]))[0]))
-            if hasattr(model, "reset_metrics"):
-                model.reset_metrics()
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(ours.predict(x), theirs.predict(x, verbose=0), rtol=0, atol=1e-3)

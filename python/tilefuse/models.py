@@ -147,7 +147,11 @@ class Model(Trainer):
         saving.save_model(self, filepath, overwrite)
 
     def export(
-        self, filepath: str | os.PathLike[str], format: str = "onnx", overwrite: bool = True, verbose: Any = None
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "onnx",
+        overwrite: bool = True,
+        verbose: Any = None,
     ) -> None:
         """Write what the model computes without training, for other runtimes; see `interop.onnx.export`.
 

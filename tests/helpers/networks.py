@@ -38,7 +38,8 @@ def digits_network(k: ModuleType = tilefuse) -> Any:
     """Program 4's; `k` is tilefuse or keras."""
     lay = k.layers
     blocks = [lay.Conv2D(32, 3, activation="relu"), lay.MaxPooling2D(2)]
-    blocks += [lay.Conv2D(64, 3, activation="relu"), lay.MaxPooling2D(2), lay.Conv2D(64, 3, activation="relu")]
+    blocks += [lay.Conv2D(64, 3, activation="relu"), lay.MaxPooling2D(2)]
+    blocks += [lay.Conv2D(64, 3, activation="relu")]
     head = [lay.Flatten(), lay.Dense(64, activation="relu"), lay.Dense(10, activation="softmax")]
     return k.Sequential([k.Input((28, 28, 1)), *blocks, *head])
 

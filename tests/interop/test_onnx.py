@@ -1,4 +1,4 @@
-"""Exported models are valid, and give another runtime's predictions to rounding. Needs onnx and onnxruntime."""
+"""Exported models are valid, and another runtime predicts the same. Needs onnx and onnxruntime."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(proto: bytes | str, x: np.ndarray) -> np.ndarray:
 
 
 def check(model: Model, x: np.ndarray | None = None, tolerance: float = 1e-5) -> None:
-    """The exported model passes ONNX's own check, and predicts what the model does, for batches of any length."""
+    """The exported model passes ONNX's own check, and predicts what the model does."""
     proto = interop.to_onnx(model)
     onnx.checker.check_model(proto, full_check=True)
     if x is None:
@@ -217,7 +217,8 @@ def test_float64() -> None:
     x = np.random.default_rng(1).normal(size=(5, 8, 8, 3))
     proto = interop.to_onnx(model)
     onnx.checker.check_model(proto, full_check=True)
-    (y,) = reference.ReferenceEvaluator(proto).run(None, {"input": x})  # onnxruntime's convolutions are of float32
+    # ONNX's own evaluator, since onnxruntime's convolutions are of float32.
+    (y,) = reference.ReferenceEvaluator(proto).run(None, {"input": x})
     assert y.dtype == np.float64
     np.testing.assert_allclose(y, model.predict(x), rtol=1e-7, atol=1e-7)  # epsilon is of float32 in ONNX
 

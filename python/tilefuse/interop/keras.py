@@ -22,20 +22,21 @@ from ..saving import check_built
 if TYPE_CHECKING:
     from ..models import Model
 
+Entry = Mapping[str, Any]
 Sides = tuple[tuple[int, int], tuple[int, int]]
 
 
 def from_keras(keras_model: Any) -> Model:
     """Return a model of tilefuse's of the architecture and the weights of a Keras model.
 
-    It is not compiled. Initializers that tilefuse has not become the layers' own: the weights exist already. A
-    model within the model becomes its layers, called ``<model>_<layer>``.
+    It is not compiled. A model within the model becomes its layers, called ``<model>_<layer>``. An
+    initializer that tilefuse has not becomes the default one: the weights exist already.
 
     Parameters
     ----------
     keras_model : keras.Sequential or functional keras.Model
-        Built, with one input and one output, of layers that tilefuse has, and of ``ReLU``, ``LeakyReLU``, ``ELU``,
-        ``Softmax``, ``ZeroPadding2D`` before a convolution, and ``x + y``.
+        Built, with one input and one output, of layers that tilefuse has, and of ``ReLU``, ``LeakyReLU``,
+        ``ELU``, ``Softmax``, ``ZeroPadding2D`` before a convolution, and ``x + y``.
 
     Returns
     -------
@@ -78,8 +79,8 @@ def load_keras(model: Model, keras_model: Any) -> None:
     ImportError, TypeError, ValueError
         As for `from_keras`.
     ValueError
-        A layer's type, a shape, an epsilon or where windows lie differs: the message says what was given and what
-        was expected. Then nothing is changed.
+        A layer's type, a shape, an epsilon or where windows lie differs: the message says what was given and
+        what was expected. Then nothing is changed.
 
     Warns
     -----
@@ -142,7 +143,7 @@ def _keras() -> Any:
     try:
         import keras
     except ImportError as error:
-        raise ImportError("models of Keras need Keras 3: pip install keras, and jax or tensorflow-cpu") from error
+        raise ImportError("this needs Keras 3: pip install keras, and jax or tensorflow-cpu") from error
     return keras
 
 
@@ -152,8 +153,8 @@ def _matched(model: Model, twin: Model) -> list[tuple[Layer, Layer]]:
     own, others = ([layer for layer in each.layers if layer.weights] for each in (model, twin))
     if len(own) != len(others):
         raise ValueError(
-            f"The model has {len(own)} layers with weights ({', '.join(layer.name for layer in own)}), but the "
-            f"Keras model has {len(others)} ({', '.join(layer.name for layer in others)})."
+            f"The model has {len(own)} layers with weights ({', '.join(layer.name for layer in own)}), but "
+            f"the Keras model has {len(others)} ({', '.join(layer.name for layer in others)})."
         )
     pairs = list(zip(own, others, strict=True))
     for layer, theirs in pairs:
@@ -172,17 +173,18 @@ def _matched(model: Model, twin: Model) -> list[tuple[Layer, Layer]]:
     return pairs
 
 
-def _compared(layer: Layer, theirs: Layer) -> Iterator[tuple[str, Any, Any]]:
-    """Give what must be equal, each with a word for it."""
-    yield "the type", type(layer).__name__, type(theirs).__name__
-    shapes = [{w.name: w.shape for w in each.weights} for each in (layer, theirs)]
-    yield "weights of the shapes", *shapes
-    lowered = [each.lower(lambda variable: []) for each in (layer, theirs)]
-    yield "epsilon", *(each.get("epsilon") for each in lowered)
-    yield (
-        "windows (size of the output, strides, dilation, padding before, groups)",
-        *(each.get("geometry") for each in lowered),
-    )
+def _compared(*pair: Layer) -> list[tuple[str, Any, Any]]:
+    """Return what must be equal, each with a word for it."""
+    lowered = [layer.lower(lambda variable: []) for layer in pair]
+    compared: dict[str, list[Any]] = {
+        "the type": [type(layer).__name__ for layer in pair],
+        "weights of the shapes": [{w.name: w.shape for w in layer.weights} for layer in pair],
+        "epsilon": [each.get("epsilon") for each in lowered],
+        "windows (size of the output, strides, dilation, padding before, groups)": [
+            each.get("geometry") for each in lowered
+        ],
+    }
+    return [(what, ours, given) for what, (ours, given) in compared.items()]
 
 
 # ---- from Keras --------------------------------------------------------------------
@@ -209,7 +211,7 @@ def _read(keras_model: Any) -> tuple[Model, dict[str, Any]]:
         )
     shape = keras_model.input_shape
     if not isinstance(shape, tuple) or not isinstance(keras_model.output_shape, tuple):
-        raise ValueError(f"Keras's model {keras_model.name!r} has several inputs or outputs; expected one each.")
+        raise ValueError(f"Keras's model {keras_model.name!r} has several inputs or outputs; expected one.")
     reader = _Reader()
     inputs = Input(shape[1:])
     end = reader.read(keras_model, _Value(inputs))
@@ -260,7 +262,7 @@ class _Reader:
         return values[output[0] if isinstance(output[0], str) else output[0][0]]
 
     def apply(
-        self, entry: Mapping[str, Any], original: Any, sources: list[_Value], prefix: str, training: bool | None
+        self, entry: Entry, original: Any, sources: list[_Value], prefix: str, training: bool | None
     ) -> _Value:
         """Return what a layer gives for `sources`; `training` is what it was called with."""
         kind, config = entry["class_name"], entry["config"]
@@ -274,9 +276,9 @@ class _Reader:
                 raise ValueError("only layers, and the sum of two, can be translated")
             if kind == "Dropout" and training is False:
                 return sources[0]
-            if training and kind == "Dropout" or training is not None and kind == "BatchNormalization":
-                if training or config["trainable"]:
-                    raise ValueError(f"it is called with training={training}; expected that fit decides")
+            told = training is not None and kind in ("Dropout", "BatchNormalization")
+            if told and (training or config["trainable"]):  # a frozen normalisation never is at work
+                raise ValueError(f"it is called with training={training}; expected that fit decides")
             layer = _layer(kind, config, original, sources[0])
             layer.rename(name)
             layer.has_given_name = True
@@ -335,8 +337,8 @@ def _layer(kind: str, config: Mapping[str, Any], original: Any, source: _Value) 
 
 def _argument(key: str, value: Any) -> dict[str, Any]:
     """Return an argument as tilefuse's layers take it; none for an initializer that tilefuse has not."""
-    if key.endswith("_regularizer"):
-        return {key: regularizers.get(value and {"class_name": value["class_name"], "config": value["config"]})}
+    if key.endswith("_regularizer") and value is not None:
+        return {key: regularizers.get({name: value[name] for name in ("class_name", "config")})}
     if key.endswith("_initializer"):
         try:
             cls = find("initializer", value["class_name"], initializers._CLASSES)
@@ -362,10 +364,12 @@ def _taken_in(cls: type[Layer], config: Mapping[str, Any], source: _Value) -> Si
         if cls in (our_layers.Conv2D, our_layers.DepthwiseConv2D):
             return source.zeros
         # The largest of a window is the same with or without a zero if nothing in it is negative.
-        if cls is MaxPooling2D and getattr(source.symbol.layer, "activation", None) in ("relu", "sigmoid", "softmax"):
+        if cls is MaxPooling2D and getattr(source.symbol.layer, "activation", None) in _NOT_NEGATIVE:
             return source.zeros
-    raise ValueError("there are zeros around its images; expected a convolution with padding='valid' after them")
+    raise ValueError("there are zeros around its images; expected a convolution with padding='valid'")
 
+
+_NOT_NEGATIVE = ("relu", "sigmoid", "softplus", "softmax")
 
 #: Layers of Keras's that are activations, and what their arguments must be for that.
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -412,15 +416,15 @@ def _keras_layers(layer: Layer, keras: Any) -> list[Any]:
     if kind == "Add" and layer._symbol is not None and len(layer._symbol.sources) == 1:
         return []
     if config.get("activation") == "gelu_tanh":
-        raise ValueError(f"Layer {layer.name!r}: Keras has no name for the activation 'gelu_tanh'; use 'gelu'.")
+        raise ValueError(f"Layer {layer.name!r}: Keras has no activation 'gelu_tanh'; use 'gelu'.")
     if config.get("padding", "valid") not in ("valid", "same"):
         if not hasattr(layer, "kernel"):
             raise ValueError(
-                f"Layer {layer.name!r} has padding={layer.get_config()['padding']!r}; Keras's pooling takes "
-                "'valid' or 'same'."
+                f"Layer {layer.name!r} has padding={config['padding']!r}; Keras's pooling takes 'valid' or "
+                "'same'."
             )
-        before = [keras.layers.ZeroPadding2D(config["padding"], name=f"{layer.name}_pad", dtype=config["dtype"])]
-        config["padding"] = "valid"
+        padding, config["padding"] = config["padding"], "valid"
+        before = [keras.layers.ZeroPadding2D(padding, name=f"{layer.name}_pad", dtype=config["dtype"])]
     cls = getattr(keras.layers, kind, None)
     if cls is None:
         raise ValueError(f"Layer {layer.name!r}: Keras has no layer {kind}.")

@@ -1,9 +1,9 @@
 """Models as ONNX files, for runtimes that know nothing of tilefuse.
 
-Convolutions and pooling take images [batch, height, width, channels] here, and [batch, channels, height, width]
-in ONNX. The graph knows in which of the two layouts each of its values exists, and transposes one only where an
-operator needs the other: mostly once, at the input. Where a flattened image goes into a dense layer, the
-layer's weights are permuted instead.
+Convolutions and pooling take images [batch, height, width, channels] here, and [batch, channels, height,
+width] in ONNX. The graph knows in which of the two layouts each of its values exists, and transposes one only
+where an operator needs the other: mostly once, at the input. Where a flattened image goes into a dense layer,
+the layer's weights are permuted instead.
 """
 
 from __future__ import annotations
@@ -113,10 +113,9 @@ def to_onnx(model: Model) -> Any:
     output = _convert(graph, model)
     graph.name_output(output)
     kind = helper.np_dtype_to_tensor_dtype(model.dtype)
-    assert model.input_shape is not None and model.output_shape is not None
     ends = [
-        helper.make_tensor_value_info(name, kind, ["batch", *shape[1:]])
-        for name, shape in (("input", model.input_shape), ("output", model.output_shape))
+        helper.make_tensor_value_info(name, kind, ["batch", *symbol.shape[1:]])
+        for name, symbol in (("input", model.input), ("output", model.output))
     ]
     return helper.make_model(
         helper.make_graph(graph.nodes, model.name, ends[:1], ends[1:], graph.initializers),
@@ -137,9 +136,7 @@ def _helper() -> Any:
 
 def _convert(graph: _Graph, model: Model) -> str:
     """Put all layers into the graph, and return the name of what the last one gives."""
-    assert model.input_shape is not None
-    shape = tuple(int(n or 0) for n in model.input_shape[1:])
-    start = _Value(shape, {_LAST: "input"})
+    start = _Value(tuple(int(n or 0) for n in model.input.shape[1:]), {_LAST: "input"})
     values: list[_Value] = []
     for layer, feeds in zip(model._layers, model._feeds, strict=True):
         sources = [start if feed == INPUT else values[feed] for feed in feeds]
@@ -156,8 +153,8 @@ def _convert(graph: _Graph, model: Model) -> str:
 class _Value:
     """An array to come: its name in each layout in which it exists.
 
-    `shape` is that of a sample, channels last. `image` is that of the image that was flattened into it: then the
-    elements of channels-first are in another order. Values that are no images exist in channels-last only.
+    `shape` is that of a sample, channels last. `image` is that of the image that was flattened into it: then
+    the elements of channels-first are in another order. Other values that are no images are channels-last.
     """
 
     shape: tuple[int, ...]
@@ -293,8 +290,8 @@ def _pooling(operator: str) -> Callable[[_Graph, Lowered, _Value], _Value]:
 def _placed(layer: Lowered, window: tuple[int, int], x: _Value) -> tuple[dict[str, Any], tuple[int, int]]:
     """Return the attributes that say where windows lie, and the size of the output.
 
-    tilefuse knows the padding before the image and the size of the output; what follows the image is as much as
-    the last window needs.
+    tilefuse knows the padding before the image and the size of the output; what follows the image is as much
+    as the last window needs.
     """
     out, strides, dilation, before = (layer["geometry"][i : i + 2] for i in (0, 2, 4, 6))
     after = [

@@ -85,7 +85,8 @@ def load_torch(model: Model, source: Any, names: Mapping[str, str] | None = None
     >>> module = torch.nn.Sequential(
     ...     torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 10)
     ... )
-    >>> model = tilefuse.Sequential([tilefuse.Input((8, 8, 3)), Conv2D(8, 3, activation="relu"), Flatten(), Dense(10)])
+    >>> layers = [Conv2D(8, 3, activation="relu"), Flatten(), Dense(10)]
+    >>> model = tilefuse.Sequential([tilefuse.Input((8, 8, 3)), *layers])
     >>> load_torch(model, module)
     >>> x = torch.rand(2, 3, 8, 8)
     >>> bool(abs(model.predict(x.movedim(1, 3)) - module(x).detach().numpy()).max() < 1e-5)
@@ -212,9 +213,7 @@ def _in_order(
             f"but there are {len(modules)} modules with tensors ({', '.join(modules)}). Each layer needs one."
         )
     rest = iter(others)
-    return [
-        (layer, modules[names[layer.name]] if layer.name in names else next(rest)) for layer in layers
-    ]
+    return [(layer, modules[names[layer.name]] if layer.name in names else next(rest)) for layer in layers]
 
 
 def _check_names(layer: Layer, module: _Module) -> None:
@@ -234,8 +233,8 @@ def _check_settings(layer: Layer, module: _Module) -> None:
         eps = float(np.finfo(layer.dtype).eps) if eps is None else float(eps)
         if not np.isclose(eps, layer.epsilon, rtol=1e-6, atol=0):
             raise ValueError(
-                f"Layer {layer.name!r} has epsilon={layer.epsilon}, but {module} has eps={eps}. Make the layer "
-                f"with epsilon={eps}."
+                f"Layer {layer.name!r} has epsilon={layer.epsilon}, but {module} has eps={eps}. Make the "
+                f"layer with epsilon={eps}."
             )
     if isinstance(layer, BatchNormalization) and getattr(module.module, "momentum", None) is not None:
         momentum = 1 - module.module.momentum
@@ -264,14 +263,13 @@ def _check_windows(layer: Conv2D | DepthwiseConv2D, module: _Module) -> None:
             total = 2 * before
         given.append(((size + total - reach) // stride + 1, stride, dilation, before))
     geometry = layer.lower(lambda variable: [])["geometry"]
-    wanted = [tuple(geometry[axis : 8 : 2]) for axis in (0, 1)]
+    wanted = [tuple(geometry[axis:8:2]) for axis in (0, 1)]
     if given != wanted or theirs.padding_mode != "zeros":
         raise ValueError(
             f"Layer {layer.name!r} has strides={layer.strides}, padding={layer.padding!r} and "
             f"dilation_rate={layer.dilation_rate}, but {module} has stride={theirs.stride}, "
-            f"padding={theirs.padding!r} ({theirs.padding_mode}) and dilation={theirs.dilation}: on images of "
-            f"{height} x {width} their windows lie elsewhere. padding={theirs.padding!r} of PyTorch is the same "
-            "number on all sides, which a layer takes as an int."
+            f"padding={theirs.padding!r} ({theirs.padding_mode}) and dilation={theirs.dilation}: on images "
+            f"of {height} x {width} their windows lie elsewhere. A layer takes PyTorch's padding=1 as it is."
         )
 
 
@@ -289,8 +287,8 @@ def _pair(layer: Layer, variable: Variable, module: _Module, image: Image | None
     if tuple(tensor.shape) != expected:
         raise ValueError(
             f"Layer {layer.name!r}: its {variable.name} of shape {variable.shape} needs a "
-            f"{_NAMES[variable.name]} of shape {expected}, but {module} has {tuple(tensor.shape)}. Where modules "
-            "are in another order than layers, pass names={layer: module}."
+            f"{_NAMES[variable.name]} of shape {expected}, but {module} has {tuple(tensor.shape)}. Where "
+            "modules are in another order than layers, pass names={layer: module}."
         )
     return _Pair(variable, tensor, shape, axes, image)
 
@@ -309,7 +307,8 @@ def _flattened_images(model: Model) -> list[Image | None]:
         image = images.pop()
         of_input.append(image)
         before, after = layer.input_shape, layer.output_shape
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         if len(before) == 4 and len(after) == 2:
             height, width, channels = (int(n or 0) for n in before[1:])
             image = (height, width, channels) if height * width * channels == after[1] else None
