@@ -23,7 +23,6 @@ NEEDED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras's backends warn about themselves
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, tmp_path, monkeypatch, set_num_threads):  # the last undoes what an example sets
     if name in NEEDED:

@@ -260,6 +260,7 @@ def test_float64() -> None:
 
 def test_training_goes_on_as_in_torch() -> None:
     """20 steps of SGD in both, batch normalisation included; moving averages by n and n - 1 apart."""
+    torch.manual_seed(0)
     module, model = Block(), residual()
     names = {"around": "around"}
     load_torch(model, module, names)
@@ -281,7 +282,7 @@ def test_training_goes_on_as_in_torch() -> None:
         optimizer.step()
         theirs.append(loss.item())
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
-    assert theirs[-1] < theirs[0] - 0.01
+    assert sum(theirs[-4:]) < sum(theirs[:4])  # of the same batches
     factor = 16 * 4 * 4 / (16 * 4 * 4 - 1)  # running_var is that of n - 1
     variance = model.get_layer("norm").weights[3].numpy()
     kept = 0.9**20
