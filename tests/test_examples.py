@@ -21,6 +21,7 @@ from tilefuse.datasets import load_digits_sample, load_image, load_mnist, write_
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+OF_TILEFUSE_ONLY = {"export_onnx.py"}
 
 KERAS_IMPORTS = {
     "from tilefuse import GradientTape, Sequential": (
@@ -96,6 +97,16 @@ def test_residual_network_and_a_new_head(
     assert of_two > 0.9
 
 
+def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    out = output_of("export_onnx.py", 1, capsys, monkeypatch, "--output", tmp_path / "digits.onnx")
+    ours, theirs = numbers(r"test accuracy ([0-9.]+)", out)
+    assert ours > 0.9
+    assert theirs == pytest.approx(ours, abs=2e-3)
+    assert numbers(r"largest difference of a probability: (\S+)", out)[0] < 1e-5
+
+
 def digits_folder(path: Path, each: int) -> Path:
     """Images of the digits 3 and 8, in the folders "three" and "eight"."""
     (x, y), _ = load_digits_sample()
@@ -163,7 +174,7 @@ def test_folder_of_its_own(
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", sorted({*SCRIPTS} - OF_TILEFUSE_ONLY))
 def test_runs_on_keras(script: str, tmp_path: Path) -> None:
     source = (EXAMPLES / script).read_text()
     for ours, theirs in KERAS_IMPORTS.items():
