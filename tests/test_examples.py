@@ -21,7 +21,7 @@ from tilefuse.datasets import load_digits_sample, load_image, load_mnist, write_
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
-OF_TILEFUSE_ONLY = {"export_onnx.py"}
+OF_TILEFUSE_ONLY = {"export_onnx.py", "model_selection.py"}
 
 KERAS_IMPORTS = {
     "from tilefuse import GradientTape, Sequential": (
@@ -105,6 +105,15 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert ours > 0.9
     assert theirs == pytest.approx(ours, abs=2e-3)
     assert numbers(r"largest difference of a probability: (\S+)", out)[0] < 1e-5
+
+
+def test_search(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    out = output_of("model_selection.py", 1, capsys, monkeypatch)
+    of_search = numbers(r"[0-9]\. accuracy ([0-9.]+)", out)
+    assert len(of_search) == 8
+    assert of_search == sorted(of_search, reverse=True)
+    assert numbers(r"test accuracy .*: ([0-9.]+)", out)[0] > 0.85
 
 
 def digits_folder(path: Path, each: int) -> Path:

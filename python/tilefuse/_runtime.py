@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
 import os
 import platform
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,10 +222,27 @@ def seed(n: int) -> None:
         _Settings.draws = itertools.count()
 
 
+#: A root seed and its draws, in place of the process's.
+_scope: contextvars.ContextVar[tuple[int, Iterator[int]] | None] = contextvars.ContextVar(
+    "seeds", default=None
+)
+
+
+@contextlib.contextmanager
+def seeded(n: int | None) -> Iterator[None]:
+    """Let all that this thread makes inside the block follow from `n`, and nothing else; None: as outside."""
+    token = _scope.set(_scope.get() if n is None else (n, itertools.count()))
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
 def next_seed() -> int:
     """Return a new seed below 2**63: the next of the sequence that `seed` started."""
     with _Settings.lock:
-        entropy = [_Settings.root_seed, next(_Settings.draws)]
+        root, draws = _scope.get() or (_Settings.root_seed, _Settings.draws)
+        entropy = [root, next(draws)]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -127,10 +127,8 @@ def to_torch(model: Model, target: Any, names: Mapping[str, str] | None = None) 
     >>> bool((module[0].weight.detach().numpy() == model.layers[0].kernel.numpy().T).all())
     True
     """
-    import torch
-
     for pair in _matched(model, target, names):
-        pair.tensor.copy_(torch.from_numpy(np.ascontiguousarray(pair.in_torch())))
+        pair.tensor.copy_(pair.tensor.new_tensor(np.ascontiguousarray(pair.in_torch())))
 
 
 @dataclass
