@@ -330,7 +330,9 @@ def _layer(kind: str, config: Mapping[str, Any], original: Any, source: _Value) 
     if original is not None:
         arguments["dtype"] = original.variable_dtype
     if source.zeros:
-        arguments["padding"] = _taken_in(cls, config, source)
+        if config.get("padding") != "valid" or not _pads_with_zeros(cls, source.symbol.layer):
+            raise ValueError("zeros are around its images; expected a convolution with padding='valid'")
+        arguments["padding"] = source.zeros
     layer: Layer = cls(**arguments)
     return layer
 
@@ -358,15 +360,12 @@ def _is_default(original: Any, key: str, value: Any) -> bool:
     return parameter is not None and parameter.default == value
 
 
-def _taken_in(cls: type[Layer], config: Mapping[str, Any], source: _Value) -> Sides:
-    """Return the zeros around images as the padding of the layer that follows."""
-    if config.get("padding") == "valid" and source.zeros:
-        if cls in (our_layers.Conv2D, our_layers.DepthwiseConv2D):
-            return source.zeros
-        # The largest of a window is the same with or without a zero if nothing in it is negative.
-        if cls is MaxPooling2D and getattr(source.symbol.layer, "activation", None) in _NOT_NEGATIVE:
-            return source.zeros
-    raise ValueError("there are zeros around its images; expected a convolution with padding='valid'")
+def _pads_with_zeros(cls: type[Layer], before: Layer | None) -> bool:
+    """Whether a layer's padding is the same as zeros around what the layer before it gives."""
+    # The largest of a window is the same with or without a zero if nothing in it is negative.
+    return cls in (our_layers.Conv2D, our_layers.DepthwiseConv2D) or (
+        cls is MaxPooling2D and getattr(before, "activation", None) in _NOT_NEGATIVE
+    )
 
 
 _NOT_NEGATIVE = ("relu", "sigmoid", "softplus", "softmax")
@@ -413,12 +412,12 @@ def _keras_layers(layer: Layer, keras: Any) -> list[Any]:
     """Return the layers of Keras's that do what a layer does; the last has its weights."""
     kind = type(layer).__name__
     config, before = layer.get_config(), []
-    if kind == "Add" and layer._symbol is not None and len(layer._symbol.sources) == 1:
+    if kind == "Add" and len(layer.output.sources) == 1:
         return []
     if config.get("activation") == "gelu_tanh":
         raise ValueError(f"Layer {layer.name!r}: Keras has no activation 'gelu_tanh'; use 'gelu'.")
     if config.get("padding", "valid") not in ("valid", "same"):
-        if not hasattr(layer, "kernel"):
+        if not _pads_with_zeros(type(layer), layer.output.sources[0].layer):
             raise ValueError(
                 f"Layer {layer.name!r} has padding={config['padding']!r}; Keras's pooling takes 'valid' or "
                 "'same'."
