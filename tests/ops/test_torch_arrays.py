@@ -218,3 +218,14 @@ def test_no_memory_but_the_result_s(name: str) -> None:
         assert growth(lambda: ops.matmul(*given, out=out)) / size < 0.1
     assert growth(lambda: (ops.sgd_step([x], [y]), ops.clip_by_value([y], 0.5))) / size < 0.1
     assert growth(lambda: ops.relu(x.T)) / size > 1.9  # a documented copy: seen here
+
+
+def test_models_take_tensors() -> None:
+    model = tilefuse.Sequential([tilefuse.Input((5,)), tilefuse.layers.Dense(2)])
+    assert_same(model.predict(torch.tensor(X)), model.predict(X))
+    model.compile("sgd", "mean_squared_error")
+    assert model.evaluate(torch.tensor(X), torch.tensor(X[:, :2]), verbose=0) == pytest.approx(
+        model.evaluate(X, X[:, :2], verbose=0)
+    )
+    with pytest.raises(TypeError, match=r"x must be an array.*pass .detach\(\) of it"):
+        model.predict(torch.tensor(X, requires_grad=True))
