@@ -42,6 +42,7 @@ class Small:
     def __init__(self, convert: Callable[[np.ndarray], Any]) -> None:
         rng = np.random.default_rng(0)
         self.x, self.y, self.dy, self.p = (convert(rng.random((4, 4), np.float32) + 0.1) for _ in range(4))
+        self.unit = convert(rng.random((4, 4), np.float32))
         self.row = convert(rng.random(4, np.float32))
         self.ids = convert(np.array([0, 3, 1, 2]))
 
@@ -85,6 +86,12 @@ def torch_pairs() -> Iterator[Pair]:
     torch.set_num_threads(tilefuse.get_num_threads())
     a = Small(torch.tensor)
     aten = torch.ops.aten
+    _, mean, inv_std = torch.native_layer_norm(a.x, (4,), a.row, a.row, 1e-3)
+
+    def dense_backward() -> object:
+        dz = aten.threshold_backward(a.dy, a.p, 0)
+        return torch.mm(dz, a.y.T), torch.mm(a.x.T, dz), dz.sum(0)
+
     plain: dict[str, tuple[str, Run]] = {
         "matmul": ("torch.mm", lambda: torch.mm(a.x, a.y)),
         "dense": ("F.linear and relu", lambda: torch.relu(f.linear(a.x, a.y, a.row))),
@@ -103,6 +110,24 @@ def torch_pairs() -> Iterator[Pair]:
         "rms_norm": ("F.rms_norm", lambda: f.rms_norm(a.x, (4,), a.row)),
         "softmax_cross_entropy": ("F.cross_entropy, no gradient", lambda: f.cross_entropy(a.x, a.ids)),
         "mean_squared_error": ("F.mse_loss, no gradient", lambda: f.mse_loss(a.x, a.y)),
+        "sigmoid_binary_cross_entropy": (
+            "F.binary_cross_entropy_with_logits, no gradient",
+            lambda: f.binary_cross_entropy_with_logits(a.x, a.p),
+        ),
+        "binary_cross_entropy": (
+            "F.binary_cross_entropy, no gradient",
+            lambda: f.binary_cross_entropy(a.unit, a.unit),
+        ),
+        "dense_backward": ("two torch.mm, sum, relu's gradient", dense_backward),
+        "layer_norm_backward": (
+            "aten.native_layer_norm_backward",
+            lambda: aten.native_layer_norm_backward(a.dy, a.x, (4,), mean, inv_std, a.row, a.row, [True] * 3),
+        ),
+        "relu_backward": ("aten.threshold_backward", lambda: aten.threshold_backward(a.dy, a.y, 0)),
+        "softmax_backward": (
+            "aten._softmax_backward_data",
+            lambda: aten._softmax_backward_data(a.dy, a.y, -1, torch.float32),
+        ),
         "sigmoid_backward": ("aten.sigmoid_backward", lambda: aten.sigmoid_backward(a.dy, a.y)),
         "tanh_backward": ("aten.tanh_backward", lambda: aten.tanh_backward(a.dy, a.y)),
         "gelu_backward": ("aten.gelu_backward", lambda: aten.gelu_backward(a.dy, a.y)),

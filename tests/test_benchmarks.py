@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import call_cost
 import numpy as np
 import pytest
 import tilefuse
 from _backends import Backend, backend_names
+from helpers.calls import DIRECT
 from tilefuse import _device
 from tilefuse._bench import quick
 
@@ -119,3 +121,13 @@ def test_peers_that_a_device_does_not_have() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--peers has keras; with --device cuda there are: torch, torch-compile, torch-graph" in done.stderr
+
+
+def test_call_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_cost, "ROUNDS", 1)
+    monkeypatch.setattr(sys, "argv", ["call_cost.py", "--roads", "numpy", "--output", str(tmp_path)])
+    call_cost.main()
+    calls = json.loads((tmp_path / "call_cost.json").read_text())["calls"]
+    assert sorted(call["op"] for call in calls) == sorted(DIRECT)
+    assert all(call["ns"] > 0 and call["peer_ns"] > 0 for call in calls)
+    assert "| numpy `relu` | " in (tmp_path / "call_cost.md").read_text()

@@ -57,7 +57,7 @@ constexpr double operations = 8;  // for an element, about: what decides whether
 py::object run_forward(Arguments& given, tilefuse_activation f, double alpha) {
     View x;
     if (!given.packed(0, x)) return {};
-    const Result y = given.result(x);
+    Result y = given.result(x);
     tilefuse_activation_args args = {};
     args.dtype = x.dtype;
     args.activation = f;
@@ -67,13 +67,13 @@ py::object run_forward(Arguments& given, tilefuse_activation f, double alpha) {
     args.x = x.data;
     args.y = y.data;
     run_directly(operations * static_cast<double>(x.size), args);
-    return y.object;
+    return y.take();
 }
 
 py::object run_backward(Arguments& given, tilefuse_activation f, double alpha) {
     View dy, at;
     if (!given.packed(0, dy) || !given.packed(1, at) || !at.like(dy)) return {};
-    const Result dx = given.result(dy);
+    Result dx = given.result(dy);
     tilefuse_activation_backward_args args = {};
     args.dtype = dy.dtype;
     args.activation = f;
@@ -84,7 +84,7 @@ py::object run_backward(Arguments& given, tilefuse_activation f, double alpha) {
     args.at = at.data;
     args.dx = dx.data;
     run_directly(operations * static_cast<double>(dy.size), args);
-    return dx.object;
+    return dx.take();
 }
 
 // An activation's two ops. The last parameter of some says which function it is.

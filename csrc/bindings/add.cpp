@@ -27,7 +27,7 @@ const Direct direct{"add", 3, {"a", "b", "activation"}, [](Arguments& given) -> 
         !given.activation(2, args.epilogue.activation, args.epilogue.activation_alpha)) {
         return {};
     }
-    const Result y = given.result(a);
+    Result y = given.result(a);
     args.dtype = a.dtype;
     args.rows = a.size;
     args.cols = 1;
@@ -35,7 +35,7 @@ const Direct direct{"add", 3, {"a", "b", "activation"}, [](Arguments& given) -> 
     args.epilogue.addend = b.data;
     args.y = y.data;
     run_directly(static_cast<double>(a.size), args);
-    return y.object;
+    return y.take();
 }};
 
 }  // namespace

@@ -32,9 +32,17 @@ struct View {
     bool is_row(const View& other) const;  // of the same dtype, packed and as long as the other's last axis
 };
 
-// A new C-contiguous array of the caller's kind, not initialised.
-struct Result : View {
-    py::object object;
+// A new C-contiguous array of the caller's kind, not initialised. Another library gets it when it is filled, as it may
+// look into it.
+class Result : public View {
+public:
+    py::object take() { return library_ == nullptr ? std::move(array_) : library_->object_of(std::move(memory_)); }
+
+private:
+    friend class Arguments;
+    const Library* library_ = nullptr;
+    py::object array_;
+    Handed memory_;
 };
 
 // The arguments of a call, in the order of the op's parameters. Every reader returns whether the argument will do.

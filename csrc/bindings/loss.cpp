@@ -110,7 +110,7 @@ py::object run(Arguments& given, tilefuse_loss kind, bool from_logits) {
         if (!fits || !std::equal(weight.shape, weight.shape + weight.axes, x.shape)) return {};
         args.sample_weight = weight.data;
     }
-    const Result mean = given.result(x.dtype, 0, nullptr), dx = given.result(x);
+    Result mean = given.result(x.dtype, 0, nullptr), dx = given.result(x);
     args.dtype = x.dtype;
     args.from_logits = from_logits;
     args.rows = x.rows();
@@ -129,7 +129,7 @@ py::object run(Arguments& given, tilefuse_loss kind, bool from_logits) {
     run_directly(20.0 * static_cast<double>(x.size), args, total);
     if (x.dtype == TILEFUSE_FLOAT32) *static_cast<float*>(mean.data) = static_cast<float>(sum * args.scale);
     else *static_cast<double*>(mean.data) = sum * args.scale;
-    return py::make_tuple(mean.object, dx.object);
+    return py::make_tuple(mean.take(), dx.take());
 }
 
 Direct::Run runs(tilefuse_loss kind, bool from_logits) {

@@ -162,14 +162,14 @@ const Direct direct_matmul{
                 may_overlap(out, b) || (bias && may_overlap(out, bias))) {
                 return {};
             }
-            made.object = py::reinterpret_borrow<py::object>(given.values[OUT]);
         } else {
             if (args.beta != 0) return {};
             int64_t shape[View::most_axes];
             std::copy_n(args.batch_shape, args.batch_axes, shape);
             shape[args.batch_axes] = args.m;
             shape[args.batch_axes + 1] = args.n;
-            out = made = given.result(args.dtype, static_cast<size_t>(args.batch_axes) + 2, shape, a.is_bfloat16);
+            made = given.result(args.dtype, static_cast<size_t>(args.batch_axes) + 2, shape, a.is_bfloat16);
+            out = made;
             set_result(args, out);
         }
         store(args, a, out);
@@ -177,7 +177,7 @@ const Direct direct_matmul{
         args.b = b.data;
         args.c = out.data;
         if (out.size > 0) run_directly(2.0 * static_cast<double>(out.size) * static_cast<double>(args.k), args);
-        return made.object;
+        return given.has(OUT) ? py::reinterpret_borrow<py::object>(given.values[OUT]) : made.take();
     }};
 
 // A matrix: the leading axes as one, which must be no copy.
@@ -212,13 +212,13 @@ const Direct direct_dense{"dense", 4, {"x", "w", "b", "activation"}, [](Argument
     int64_t shape[View::most_axes];
     std::copy_n(x.shape, x.axes - 1, shape);
     shape[x.axes - 1] = w.shape[1];
-    const Result y = given.result(x.dtype, static_cast<size_t>(x.axes), shape);
+    Result y = given.result(x.dtype, static_cast<size_t>(x.axes), shape);
     View out;
     rows_of(y, out);
     product(args, rows, false, w, false, out);
     args.epilogue.bias = b ? b.data : nullptr;
     if (y.size > 0) run_directly(2.0 * static_cast<double>(y.size) * static_cast<double>(args.k), args);
-    return y.object;
+    return y.take();
 }};
 
 const Direct direct_dense_backward{
@@ -231,20 +231,22 @@ const Direct direct_dense_backward{
             !std::equal(x.shape, x.shape + x.axes - 1, dy.shape) || !y.like(dy)) {
             return {};
         }
-        const Result dx = given.result(x), dw = given.result(w), db = given.result(x.dtype, 1, &w.shape[1]);
+        Result dx = given.result(x), dw = given.result(w), db = given.result(x.dtype, 1, &w.shape[1]);
         tilefuse_matmul_args of_x = {}, of_w = {};
         tilefuse_column_sum_args of_b = {};
         std::unique_ptr<void, void (*)(void*)> dz(nullptr, &backend::release);
+        alignas(64) double small_dz[256];
         if (derivative.activation != TILEFUSE_LINEAR) {
             const View& at = derivative.activation < TILEFUSE_SILU ? y : z;
             if (!at || !at.like(dy) || !at.packed) return {};
-            dz.reset(backend::allocate(static_cast<size_t>(dy.size) * (dy.dtype == TILEFUSE_FLOAT32 ? 4 : 8)));
+            const bool small = dy.size <= static_cast<int64_t>(std::size(small_dz));
+            if (!small) dz.reset(backend::allocate(static_cast<size_t>(dy.size) * (dy.dtype == TILEFUSE_FLOAT32 ? 4 : 8)));
             derivative.dtype = dy.dtype;
             derivative.rows = dy.size;
             derivative.cols = 1;
             derivative.dy = dy.data;
             derivative.at = at.data;
-            derivative.dx = gradient.data = dz.get();
+            derivative.dx = gradient.data = small ? small_dz : dz.get();
         }
         View out;
         rows_of(dx, out);
@@ -260,7 +262,7 @@ const Direct direct_dense_backward{
         if (dx.size > 0) run_directly(work, of_x);
         if (dw.size > 0) run_directly(work, of_w);
         run_directly(work, of_b);
-        return py::make_tuple(dx.object, dw.object, db.object);
+        return py::make_tuple(dx.take(), dw.take(), db.take());
     }};
 
 // out[j] = sum over i of x[i, j]

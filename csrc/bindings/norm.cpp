@@ -133,14 +133,14 @@ template <bool rms> py::object run_forward(Arguments& given) {
         !given.number(rms ? 2 : 3, epsilon) || !set_shape(args, x, epsilon) || (gamma && !gamma.is_row(x)) || (beta && !beta.is_row(x))) {
         return {};
     }
-    const Result y = given.result(x);
+    Result y = given.result(x);
     args.rms = rms;
     args.x = x.data;
     args.gamma = gamma ? gamma.data : nullptr;
     args.beta = beta ? beta.data : nullptr;
     args.y = y.data;
     run_directly(operations * static_cast<double>(x.size), args);
-    return y.object;
+    return y.take();
 }
 
 // (dy, x, gamma, *, epsilon)
@@ -152,7 +152,7 @@ template <bool rms> py::object run_backward(Arguments& given) {
         !set_shape(args, x, epsilon) || (gamma && !gamma.is_row(x))) {
         return {};
     }
-    const Result dx = given.result(x), dgamma = given.result(x.dtype, 1, &args.cols);
+    Result dx = given.result(x), dgamma = given.result(x.dtype, 1, &args.cols);
     args.rms = rms;
     args.dy = dy.data;
     args.x = x.data;
@@ -165,8 +165,8 @@ template <bool rms> py::object run_backward(Arguments& given) {
         args.dbeta = dbeta.data;
     }
     run_directly(2 * operations * static_cast<double>(x.size), args);
-    if (rms) return py::make_tuple(dx.object, dgamma.object);
-    return py::make_tuple(dx.object, dgamma.object, dbeta.object);
+    if (rms) return py::make_tuple(dx.take(), dgamma.take());
+    return py::make_tuple(dx.take(), dgamma.take(), dbeta.take());
 }
 
 const Direct directs[] = {

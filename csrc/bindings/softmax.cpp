@@ -48,25 +48,25 @@ template <bool log> py::object run_forward(Arguments& given) {
     tilefuse_softmax_args args = {};
     View x;
     if (!given.packed(0, x) || !set_shape(args, x, given, 1)) return {};
-    const Result y = given.result(x);
+    Result y = given.result(x);
     args.log = log;
     args.x = x.data;
     args.y = y.data;
     run_directly(operations * static_cast<double>(x.size), args);
-    return y.object;
+    return y.take();
 }
 
 template <bool log> py::object run_backward(Arguments& given) {
     tilefuse_softmax_backward_args args = {};
     View dy, y;
     if (!given.packed(0, dy) || !given.packed(1, y) || !y.like(dy) || !set_shape(args, dy, given, 2)) return {};
-    const Result dx = given.result(dy);
+    Result dx = given.result(dy);
     args.log = log;
     args.dy = dy.data;
     args.y = y.data;
     args.dx = dx.data;
     run_directly(operations * static_cast<double>(dy.size), args);
-    return dx.object;
+    return dx.take();
 }
 
 const Direct directs[] = {

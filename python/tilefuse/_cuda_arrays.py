@@ -30,9 +30,10 @@ def array_module() -> Any:
 
 def is_on_gpu(x: Any) -> bool:
     """Whether `x` is an array in the memory of a CUDA device."""
-    if hasattr(x, "__dlpack_device__"):
+    try:
         return x.__dlpack_device__()[0] in _CUDA_DEVICES
-    return hasattr(x, "__cuda_array_interface__")
+    except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):  # on no device that DLPack has
+        return hasattr(x, "__cuda_array_interface__")
 
 
 def as_device_array(x: Any) -> Any:

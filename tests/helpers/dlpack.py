@@ -114,3 +114,90 @@ class Producer:
     @property
     def capsule_name(self) -> str:
         return _capsule_name(self.capsule).decode()
+
+
+class _Header(ctypes.Structure):
+    pass
+
+
+_Header._fields_ = [
+    ("major", ctypes.c_uint32),
+    ("minor", ctypes.c_uint32),
+    ("previous", ctypes.POINTER(_Header)),
+]
+
+_ManagedOf = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(ctypes.c_void_p))
+_ObjectOf = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p))
+_View = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))
+
+
+class _Table(ctypes.Structure):
+    _fields_ = [
+        ("header", _Header),
+        ("allocate", ctypes.c_void_p),
+        ("managed_of", _ManagedOf),
+        ("object_of", _ObjectOf),
+        ("view", _View),
+        ("current_stream", ctypes.c_void_p),
+    ]
+
+
+class Tabled:
+    """Arrays of a library with an exchange table, over NumPy's. Each counts what became of its memory.
+
+    A subclass has the table `table`, made by `exchange_table`.
+    """
+
+    def __init__(self, array: np.ndarray, **how: Any) -> None:
+        self.producer = Producer(array, **how)
+
+    @property
+    def array(self) -> np.ndarray:
+        return self.producer.array
+
+    def __dlpack__(self, **how: Any) -> Any:
+        raise AssertionError("there is a table")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.producer.__dlpack_device__()
+
+
+def tabled(*, version: int = 1, older: type | None = None, view: bool = True, fails: bool = False) -> Any:
+    """A new type of arrays with an exchange table; `calls` lists the functions of it that were called."""
+
+    def managed_of(x: Any, made: Any) -> int:
+        kind.calls.append("managed_of")
+        made[0] = ctypes.addressof(x.producer._managed)
+        return 0
+
+    def object_of(memory: int, made: Any) -> int:
+        kind.calls.append("object_of")
+        managed = ManagedVersioned.from_address(memory)
+        tensor = managed.tensor
+        shape = tensor.shape[: tensor.ndim]
+        ctype = {32: ctypes.c_float, 64: ctypes.c_double}[tensor.bits]
+        size = int(np.prod(shape))
+        kept = np.ctypeslib.as_array((ctype * size).from_address(tensor.data or 0)).reshape(shape).copy()
+        managed.deleter(memory)
+        result = kind(kept)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(result))
+        made[0] = id(result)
+        return 0
+
+    def fill(x: Any, tensor: Any) -> int:
+        kind.calls.append("view")
+        if fails:
+            return -1
+        ctypes.memmove(tensor, ctypes.addressof(x.producer._managed.tensor), ctypes.sizeof(Tensor))
+        return 0
+
+    table = _Table()
+    table.header.major = version
+    if older is not None:
+        table.header.previous = ctypes.pointer(older.table.header)
+    table.managed_of, table.object_of = _ManagedOf(managed_of), _ObjectOf(object_of)
+    if view:
+        table.view = _View(fill)
+    capsule = _new_capsule(ctypes.addressof(table), b"dlpack_exchange_api", None)
+    kind: Any = type("Tabled", (Tabled,), {"table": table, "__dlpack_c_exchange_api__": capsule, "calls": []})
+    return kind

@@ -4,13 +4,16 @@ import copy
 import inspect
 import itertools
 import pickle
+import re
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
 import tilefuse
 from helpers.arrays import integers
+from helpers.calls import DIRECT, IDS, X, as_tuple, of_dtype
 from helpers.compare import assert_same, assert_same_bits
 from tilefuse import ops
 
@@ -65,6 +68,141 @@ def test_same_bits_as_through_python(case, python_calls):
     assert direct.flags.owndata
     assert_same_bits(direct, ops.matmul.__wrapped__(*args, **options))
     assert python_calls
+
+
+@pytest.fixture
+def nothing_python(monkeypatch):
+    """Python functions that fail, in place of those that a declined call goes to."""
+
+    def declined(*args):
+        raise AssertionError("went through Python")
+
+    for name in ("_activation", "add", "dense", "losses", "matmul", "norm", "softmax"):
+        monkeypatch.setattr(sys.modules[f"tilefuse.ops.{name}"], "native", declined)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_goes_directly(name, nothing_python):
+    op = getattr(ops, name)
+    for dtype in ("f", "d"):
+        args, options = (of_dtype(given, dtype) for given in DIRECT[name])
+        everything = dict(zip(inspect.signature(op).parameters, args, strict=False)) | options
+        results = as_tuple(op(*args, **options))
+        by_name = as_tuple(op(**everything))
+        for result, same in zip(results, by_name, strict=True):
+            assert type(result) is np.ndarray
+            assert result.dtype == np.dtype(dtype)
+            assert_same_bits(result, same)
+        with pytest.raises(AssertionError, match="went through Python"):
+            op.__wrapped__(*args, **options)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_every_op_gives_the_bits_of_its_function(name):
+    op = getattr(ops, name)
+    for dtype in ("f", "d"):
+        args, options = (of_dtype(given, dtype) for given in DIRECT[name])
+        plain = [array for array in args if isinstance(array, np.ndarray)]
+        for how in (
+            (options, {})
+            if name != "dense_backward"
+            else (options, {"activation": None}, {"activation": "relu"})
+        ):
+            expected = as_tuple(op.__wrapped__(*args, **how))
+            for result, right in zip(as_tuple(op(*args, **how)), expected, strict=True):
+                assert_same_bits(result, right)
+        if name not in ("matmul", "dense", "dense_backward"):
+            empty = [array[:0] for array in plain[:1]] + [a[:0] if len(a) == 7 else a for a in plain[1:]]
+            for result, right in zip(as_tuple(op(*empty)), as_tuple(op.__wrapped__(*empty)), strict=True):
+                assert_same_bits(result, right)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_parameters_and_defaults_are_those_of_the_function(name, nothing_python):
+    op = getattr(ops, name)
+    parameters = list(inspect.signature(op).parameters.values())
+    args, _ = DIRECT[name]
+    needed = [p for p in parameters if p.default is inspect.Parameter.empty]
+    defaults = {p.name: p.default for p in parameters[len(needed) :]}
+    results = as_tuple(op(*args[: len(needed)], **defaults))
+    for result, same in zip(results, as_tuple(op(*args[: len(needed)])), strict=True):
+        assert_same_bits(result, same)
+    by_position = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    values = [*args[: len(needed)], *(p.default for p in by_position[len(needed) :])]
+    for result, same in zip(results, as_tuple(op(*values)), strict=True):
+        assert_same_bits(result, same)
+    with pytest.raises(TypeError, match=r"takes .* positional argument"):
+        op(*values, None)
+
+
+def declining(name):
+    """Calls that are not for the kernel as they are."""
+    args, options = DIRECT[name]
+    yield args[:-1] if len(args) > 1 else (), options  # one too few
+    yield args, options | {"nonsense": 1}
+    yield (args[0].astype(int), *args[1:]), options
+    for i, array in enumerate(args):
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+            others = [
+                array.astype("d"),
+                array[:-1],
+                array[None, None],
+                np.stack([array] * 2, axis=-1)[..., 0],
+            ]
+            for other in others:
+                yield (*args[:i], other, *args[i + 1 :]), options
+    for key, value in options.items():
+        yield args, options | {key: object()}
+        if isinstance(value, np.ndarray):
+            yield args, options | {key: value[:-1]}
+            yield args, options | {key: value.astype("d")}
+        elif not isinstance(value, (bool, str)):
+            yield args, options | {key: -3}
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_other_calls_do_as_the_function(name):
+    op = getattr(ops, name)
+    for args, options in declining(name):
+        try:
+            expected = as_tuple(op.__wrapped__(*args, **options))
+        except (TypeError, ValueError) as error:
+            with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
+                op(*args, **options)
+        else:
+            for result, right in zip(as_tuple(op(*args, **options)), expected, strict=True):
+                assert_same_bits(result, right)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_no_references_leak(name):
+    args, options = DIRECT[name]
+    op = getattr(ops, name)
+    everything = [*args, *options.values()]
+
+    def calls():
+        for _ in range(20):
+            op(*args, **options)
+            with pytest.raises(TypeError):
+                op(*args, nonsense=1)
+
+    calls()
+    before = [sys.getrefcount(x) for x in everything]
+    calls()
+    assert [sys.getrefcount(x) for x in everything] == before
+
+
+def test_class_ids(nothing_python):
+    for ids in (IDS, IDS.astype("i")):
+        assert_same(ops.softmax_cross_entropy(X, ids)[1], ops.softmax_cross_entropy(X, IDS)[1])
+    images = X.reshape(1, 7, 5)
+    assert_same(ops.softmax_cross_entropy(images, IDS[None])[1][0], ops.softmax_cross_entropy(X, IDS)[1])
+
+
+@pytest.mark.parametrize("wrong", [-1, 5, 2**40])
+def test_class_ids_out_of_range(wrong):
+    with pytest.raises(ValueError, match=r"expected class ids in \[0, 5\)"):
+        ops.softmax_cross_entropy(X, np.where(IDS[0] == IDS, wrong, IDS))
 
 
 def test_out_and_beta(python_calls):
@@ -183,6 +321,7 @@ def test_nothing_leaks():
 
 
 def test_is_like_a_function():
+    assert weakref.ref(ops.matmul)() is ops.matmul
     assert pickle.loads(pickle.dumps(ops.matmul)) is ops.matmul
     assert copy.deepcopy(ops.matmul) is ops.matmul
     assert list(inspect.signature(ops.matmul).parameters)[:3] == ["a", "b", "bias"]

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tilefuse import _core
 from tilefuse._cuda_arrays import array_module, is_on_gpu
-from tilefuse._device import on_device
+from tilefuse._device import current, on_device
 from tilefuse._host_arrays import handed_over, on_host, shared
 
 Array: TypeAlias = NDArray[Any]
@@ -41,15 +41,17 @@ def view(x: Any, name: str) -> Array:
 
 
 def _viewed(x: Any, name: str, on_host: Callable[[Any], Array]) -> Array:
+    if current().startswith("cuda") and is_on_gpu(x):
+        return on_device(x, name)
     try:
-        if not is_on_gpu(x):
-            return on_host(x)
+        return on_host(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        if is_on_gpu(x):
+            return on_device(x, name)  # which says what to do
         raise TypeError(
             f"{name} is a {type(x).__name__} whose memory can't be used ({error}); expected an array of "
             "float32 or float64 in the CPU's memory"
         ) from error
-    return on_device(x, name)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: Array) -> Array:

@@ -36,8 +36,8 @@ def matmul(
     ----------
     a : array_like of float32 or float64, or array of bfloat16 or float16, [..., m, k]
         ``[..., k, m]`` with `transpose_a`. Any strides; copied only if it is not aligned to its elements.
-        Arrays of bfloat16 (``ml_dtypes.bfloat16``) or, on CUDA devices, float16 are multiplied as they are;
-        sums, and what is done with them, are float32.
+        Arrays of bfloat16 (``ml_dtypes.bfloat16``, ``torch.bfloat16``, ...) or, on CUDA devices, float16 are
+        multiplied as they are; sums, and what is done with them, are float32.
     b : array_like, dtype of `a`, [..., k, n]
         ``[..., n, k]`` with `transpose_b`. Likewise.
     bias : array_like, dtype of `a`, [n], optional
