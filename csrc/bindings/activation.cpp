@@ -130,7 +130,7 @@ const Activation* find_activation(const char* name) {
     return nullptr;
 }
 
-tilefuse_activation activation_from(const std::string& name) {
+tilefuse_activation_kind activation_from(const std::string& name) {
     if (const Activation* found = find_activation(name.c_str())) return found->activation;
     std::string known;
     for (const Activation& entry : activations) known += std::string(known.empty() ? "" : ", ") + entry.name;

@@ -5,7 +5,7 @@ namespace {
 
 constexpr struct {
     const char* name;
-    tilefuse_loss loss;
+    tilefuse_loss_kind loss;
 } losses[] = {
     {"sparse_categorical_crossentropy", TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY},
     {"categorical_crossentropy", TILEFUSE_CATEGORICAL_CROSSENTROPY},
@@ -13,7 +13,7 @@ constexpr struct {
     {"mean_squared_error", TILEFUSE_MEAN_SQUARED_ERROR},
 };
 
-tilefuse_loss loss_from(const std::string& name) {
+tilefuse_loss_kind loss_from(const std::string& name) {
     std::string known;
     for (const auto& entry : losses) {
         if (name == entry.name) return entry.loss;
