@@ -17,9 +17,9 @@ set(config_folder ${library_folder}/cmake/tilefuse)
 
 install(DIRECTORY csrc/include/tilefuse DESTINATION ${include_folder} PATTERN mlp.h EXCLUDE)  # of CUDA devices alone
 set_target_properties(tilefuse_cpu PROPERTIES OUTPUT_NAME tilefuse EXPORT_NAME tilefuse_static)
-foreach(kind IN ITEMS shared:tilefuse static:tilefuse_cpu)
-  string(REPLACE ":" ";" kind ${kind})
-  list(POP_FRONT kind kind target)
+set(kinds shared static)
+set(targets tilefuse tilefuse_cpu)
+foreach(kind target IN ZIP_LISTS kinds targets)
   target_compile_features(${target} INTERFACE c_std_11)
   install(TARGETS ${target} EXPORT tilefuse-${kind} DESTINATION ${library_folder} INCLUDES DESTINATION ${include_folder})
   install(EXPORT tilefuse-${kind} NAMESPACE tilefuse:: DESTINATION ${config_folder})
