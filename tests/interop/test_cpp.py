@@ -55,6 +55,21 @@ def test_installed_package(linkage: str, tmp_path: Path) -> None:
     build_and_run(tmp_path, tilefuse.get_cmake_dir(), linkage)
 
 
+def test_project_in_c(tmp_path: Path) -> None:
+    """Without C++ and OpenMP there is the shared library alone."""
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(plain LANGUAGES C)\n"
+        f"find_package(tilefuse {tilefuse.__version__} CONFIG REQUIRED)\n"
+        "add_executable(plain plain.c)\ntarget_link_libraries(plain PRIVATE tilefuse::tilefuse)\n"
+    )
+    (tmp_path / "plain.c").write_text(
+        "#include <tilefuse/tilefuse.h>\nint main(void) { return tilefuse_version() != TILEFUSE_VERSION; }\n"
+    )
+    run(cmake(), "-S", tmp_path, "-B", tmp_path / "build", f"-Dtilefuse_DIR={tilefuse.get_cmake_dir()}")
+    run(cmake(), "--build", tmp_path / "build")
+    run(tmp_path / "build/plain")
+
+
 def test_other_versions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.20)\nproject(other LANGUAGES C)\n"
