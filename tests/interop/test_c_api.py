@@ -63,7 +63,7 @@ def test_unavailable_instruction_set(program: Path) -> None:
 def test_header_by_itself(header: str, language: str, tmp_path: Path) -> None:
     need(LANGUAGES[language][0])
     source = tmp_path / "source"
-    source.write_text(f"#include <tilefuse/{header}>\n#include <tilefuse/{header}>\n")
+    source.write_text(2 * f"#include <tilefuse/{header}>\n" + "extern int nothing;\n")
     folder = CSRC / "include"
     command = [*LANGUAGES[language], *STRICT, "-I", str(folder), "-fsyntax-only", "-x", language, str(source)]
     subprocess.run(command, check=True)
