@@ -260,12 +260,13 @@ CASES: dict[str, Case] = {
     ),
 }
 
-# One of each kind: vmap and float64 are the same for all activations.
+# One of each kind, and, as compilers take their time, by default the few that have all there is.
 KINDS = [
-    name
-    for name in CASES
-    if name.removeprefix("dense_") not in ACTIVATIONS or name in ("relu", "gelu", "dense_silu")
+    name for name in CASES if name.removeprefix("dense_") not in ACTIVATIONS or name in ("relu", "dense_silu")
 ]
+FEW = ("relu", "matmul_bias_gelu", "dense_silu", "conv2d_groups_gelu", "max_pool2d", "layer_norm")
+FEW += ("batch_norm_silu_training", "softmax_cross_entropy_weight")
+BY_KIND = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in KINDS]
 
 
 def draw(case: Case, lead: tuple[int, ...] = ()) -> list[Any]:
@@ -323,7 +324,7 @@ def test_value_and_gradient(name: str) -> None:
     assert_close(ours[0][1], case.function(*arrays, *constants(case)), 1e-6)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_float64(name: str, x64: None) -> None:
     case = CASES[name]
     arrays = draw(case)
@@ -339,10 +340,8 @@ def test_float64(name: str, x64: None) -> None:
     check_grads(jax.jit(function), given, order=1, modes=["rev"], eps=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "mapped"),
-    [(name, mapped) for name in KINDS for mapped in ("first", "all")[: len(CASES[name].shapes)]],
-)
+@pytest.mark.parametrize("name", BY_KIND)
+@pytest.mark.parametrize("mapped", ["first", "all"])
 def test_vmap(name: str, mapped: str) -> None:
     """Of the first argument alone, and of all: values and gradients are those of one after the other."""
     case = CASES[name]
