@@ -88,7 +88,7 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
 }
 
 // (x, labels, *, sample_weight, label_smoothing); mean_squared_error without the last.
-py::object run(Arguments& given, tilefuse_loss kind, bool from_logits) {
+py::object run(Arguments& given, tilefuse_loss_kind kind, bool from_logits) {
     tilefuse_loss_args args = {};
     View x, labels, weight;
     std::vector<int32_t> ids;
@@ -132,7 +132,7 @@ py::object run(Arguments& given, tilefuse_loss kind, bool from_logits) {
     return py::make_tuple(mean.object, dx.object);
 }
 
-Direct::Run runs(tilefuse_loss kind, bool from_logits) {
+Direct::Run runs(tilefuse_loss_kind kind, bool from_logits) {
     return [=](Arguments& given) { return run(given, kind, from_logits); };
 }
 
