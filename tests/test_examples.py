@@ -21,7 +21,7 @@ from tilefuse.datasets import load_digits_sample, load_image, load_mnist, write_
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
-OF_TILEFUSE_ONLY = {"export_onnx.py", "model_selection.py"}
+OF_TILEFUSE_ONLY = {"export_onnx.py", "jax_mnist_mlp.py", "model_selection.py"}
 
 KERAS_IMPORTS = {
     "from tilefuse import GradientTape, Sequential": (

@@ -54,7 +54,7 @@ void activation_backward(const py::array& dy, const py::array& at, py::array& dx
 
 constexpr double operations = 8;  // for an element, about: what decides whether other threads may run meanwhile
 
-py::object run_forward(Arguments& given, tilefuse_activation f, double alpha) {
+py::object run_forward(Arguments& given, tilefuse_activation_kind f, double alpha) {
     View x;
     if (!given.packed(0, x)) return {};
     Result y = given.result(x);
@@ -70,7 +70,7 @@ py::object run_forward(Arguments& given, tilefuse_activation f, double alpha) {
     return y.take();
 }
 
-py::object run_backward(Arguments& given, tilefuse_activation f, double alpha) {
+py::object run_backward(Arguments& given, tilefuse_activation_kind f, double alpha) {
     View dy, at;
     if (!given.packed(0, dy) || !given.packed(1, at) || !at.like(dy)) return {};
     Result dx = given.result(dy);
@@ -99,7 +99,7 @@ struct DirectActivation {
         return arrays;
     }
 
-    static Direct::Run run(const Activation& entry, size_t place, py::object (*op)(Arguments&, tilefuse_activation, double)) {
+    static Direct::Run run(const Activation& entry, size_t place, py::object (*op)(Arguments&, tilefuse_activation_kind, double)) {
         if (entry.activation == TILEFUSE_GELU) {
             return [=](Arguments& given) -> py::object {
                 bool approximate;
@@ -130,7 +130,7 @@ const Activation* find_activation(const char* name) {
     return nullptr;
 }
 
-tilefuse_activation activation_from(const std::string& name) {
+tilefuse_activation_kind activation_from(const std::string& name) {
     if (const Activation* found = find_activation(name.c_str())) return found->activation;
     std::string known;
     for (const Activation& entry : activations) known += std::string(known.empty() ? "" : ", ") + entry.name;

@@ -313,7 +313,7 @@ const char* Arguments::text(size_t i) const {
     return "";
 }
 
-bool Arguments::activation(size_t i, tilefuse_activation& value, double& alpha) const {
+bool Arguments::activation(size_t i, tilefuse_activation_kind& value, double& alpha) const {
     if (!has(i)) return true;
     const Activation* const found = find_activation(text(i));
     if (found == nullptr) return false;

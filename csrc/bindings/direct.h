@@ -64,7 +64,7 @@ public:
     bool number(size_t i, double& value) const;
     bool integer(size_t i, int64_t& value) const;
     const char* text(size_t i) const;  // "" for what is no string
-    bool activation(size_t i, tilefuse_activation& value, double& alpha) const;
+    bool activation(size_t i, tilefuse_activation_kind& value, double& alpha) const;
 
     // Of the kind of the arrays that were read.
     Result result(const View& like) const { return result(like.dtype, static_cast<size_t>(like.axes), like.shape, like.is_bfloat16); }

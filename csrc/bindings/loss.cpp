@@ -5,7 +5,7 @@ namespace {
 
 constexpr struct {
     const char* name;
-    tilefuse_loss loss;
+    tilefuse_loss_kind loss;
 } losses[] = {
     {"sparse_categorical_crossentropy", TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY},
     {"categorical_crossentropy", TILEFUSE_CATEGORICAL_CROSSENTROPY},
@@ -13,7 +13,7 @@ constexpr struct {
     {"mean_squared_error", TILEFUSE_MEAN_SQUARED_ERROR},
 };
 
-tilefuse_loss loss_from(const std::string& name) {
+tilefuse_loss_kind loss_from(const std::string& name) {
     std::string known;
     for (const auto& entry : losses) {
         if (name == entry.name) return entry.loss;
@@ -88,7 +88,7 @@ double loss(const std::string& name, bool from_logits, const py::array& x, const
 }
 
 // (x, labels, *, sample_weight, label_smoothing); mean_squared_error without the last.
-py::object run(Arguments& given, tilefuse_loss kind, bool from_logits) {
+py::object run(Arguments& given, tilefuse_loss_kind kind, bool from_logits) {
     tilefuse_loss_args args = {};
     View x, labels, weight;
     std::vector<int32_t> ids;
@@ -132,7 +132,7 @@ py::object run(Arguments& given, tilefuse_loss kind, bool from_logits) {
     return py::make_tuple(mean.take(), dx.take());
 }
 
-Direct::Run runs(tilefuse_loss kind, bool from_logits) {
+Direct::Run runs(tilefuse_loss_kind kind, bool from_logits) {
     return [=](Arguments& given) { return run(given, kind, from_logits); };
 }
 

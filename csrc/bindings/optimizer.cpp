@@ -22,7 +22,7 @@ void require_as_many(const char* name, size_t given, size_t expected) {
 // One step of the rule on all parameters; slots[i] are the arrays of params[i].
 void optimizer_step(const py::dict& description, Arrays params, const Arrays& grads,
                     std::vector<Arrays> slots) {
-    const tilefuse_optimizer rule = optimizer_from(description);
+    const tilefuse_optimizer_rule rule = optimizer_from(description);
     require_as_many("grads", grads.size(), params.size());
     require_as_many("slots", slots.size(), params.size());
     if (params.empty()) return;
@@ -31,7 +31,7 @@ void optimizer_step(const py::dict& description, Arrays params, const Arrays& gr
     Call call;
     tilefuse_optimizer_args args = {};
     args.dtype = dtype_of(params[0], "params[0]");
-    args.rule = static_cast<const tilefuse_optimizer*>(call.read(&rule, sizeof rule));
+    args.rule = static_cast<const tilefuse_optimizer_rule*>(call.read(&rule, sizeof rule));
     args.parameters = parameters.data();
     args.count = static_cast<int64_t>(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
@@ -76,8 +76,8 @@ std::pair<std::vector<double>, std::vector<double>> clip_norm(const Arrays& grad
 
 }  // namespace
 
-tilefuse_optimizer optimizer_from(const py::dict& d) {
-    tilefuse_optimizer rule = {};
+tilefuse_optimizer_rule optimizer_from(const py::dict& d) {
+    tilefuse_optimizer_rule rule = {};
     const std::string kind = get<std::string>(d, "kind", "");
     if (kind == "sgd") rule.kind = TILEFUSE_SGD;
     else if (kind == "adagrad") rule.kind = TILEFUSE_ADAGRAD;
@@ -101,7 +101,7 @@ tilefuse_optimizer optimizer_from(const py::dict& d) {
     return rule;
 }
 
-int slot_count(const tilefuse_optimizer& rule) {
+int slot_count(const tilefuse_optimizer_rule& rule) {
     switch (rule.kind) {
         case TILEFUSE_SGD: return rule.momentum > 0;
         case TILEFUSE_ADAGRAD: return 1;

@@ -7,7 +7,7 @@
 namespace tilefuse::bindings {
 namespace {
 
-tilefuse_pool kind_from(const std::string& kind) {
+tilefuse_pool_kind kind_from(const std::string& kind) {
     if (kind == "max") return TILEFUSE_POOL_MAX;
     if (kind == "average") return TILEFUSE_POOL_AVERAGE;
     throw py::value_error("there is no pooling '" + kind + "'; expected max or average");

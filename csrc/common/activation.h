@@ -84,7 +84,7 @@ template <class T> struct GeluTanh {
 
 // body(Functor<T>{}) for the activation of that number.
 template <class T, class Body>
-TILEFUSE_EVERYWHERE inline void with_activation(tilefuse_activation activation, double alpha, Body&& body) {
+TILEFUSE_EVERYWHERE inline void with_activation(tilefuse_activation_kind activation, double alpha, Body&& body) {
     switch (activation) {
         case TILEFUSE_RELU: return body(Relu<T>{});
         case TILEFUSE_LEAKY_RELU: return body(LeakyRelu<T>{static_cast<T>(alpha)});

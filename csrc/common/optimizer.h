@@ -10,7 +10,7 @@ namespace tilefuse::inline TILEFUSE_ISA {
 
 // The numbers that one step of an optimizer needs, rounded to T once.
 template <class T> struct Step {
-    TILEFUSE_EVERYWHERE explicit Step(const tilefuse_optimizer& rule)
+    TILEFUSE_EVERYWHERE explicit Step(const tilefuse_optimizer_rule& rule)
         : learning_rate(static_cast<T>(rule.learning_rate)),
           momentum(static_cast<T>(rule.momentum)),
           rho(static_cast<T>(rule.rho)),
@@ -91,7 +91,7 @@ template <bool amsgrad> struct Adam {
 };
 
 // body(Rule{}) for the rule that the optimizer describes.
-template <class Body> TILEFUSE_EVERYWHERE inline void with_rule(const tilefuse_optimizer& rule, Body&& body) {
+template <class Body> TILEFUSE_EVERYWHERE inline void with_rule(const tilefuse_optimizer_rule& rule, Body&& body) {
     switch (rule.kind) {
         case TILEFUSE_SGD:
             if (!(rule.momentum > 0)) return body(Sgd{});

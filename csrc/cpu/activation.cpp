@@ -11,7 +11,7 @@ namespace tilefuse::inline TILEFUSE_ISA {
 namespace {
 
 // In the time of one multiplication and addition: arithmetic alone, and with exponentials and divisions.
-double elementwise_work(tilefuse_activation activation, int64_t elements) {
+double elementwise_work(tilefuse_activation_kind activation, int64_t elements) {
     return static_cast<double>(elements) * (activation <= TILEFUSE_LEAKY_RELU ? 4 : 40);
 }
 

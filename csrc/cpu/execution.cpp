@@ -109,7 +109,7 @@ private:
 // Each step is done when `step` returns.
 class TeamRunner : public Runner {
 public:
-    explicit TeamRunner(const tilefuse_optimizer& rule) { state_.rule = rule; }
+    explicit TeamRunner(const tilefuse_optimizer_rule& rule) { state_.rule = rule; }
 
     StepState* state() override { return &state_; }
     void* allocate(size_t bytes) override { return backend::allocate(bytes); }
@@ -158,6 +158,6 @@ private:
 
 Machine machine() { return {.members = num_threads(), .networks = {}}; }
 
-std::unique_ptr<Runner> make_runner(const tilefuse_optimizer& rule) { return std::make_unique<TeamRunner>(rule); }
+std::unique_ptr<Runner> make_runner(const tilefuse_optimizer_rule& rule) { return std::make_unique<TeamRunner>(rule); }
 
 }  // namespace tilefuse::backend

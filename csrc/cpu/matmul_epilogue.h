@@ -41,7 +41,7 @@ public:
         : e_(epilogue), n_(n), c_stride_(c_stride),
           forward_(e_.scale || e_.bias || e_.addend || e_.preactivation || e_.activation != TILEFUSE_LINEAR),
           backward_(e_.mask || e_.derivative_at),
-          update_(e_.rule ? *e_.rule : tilefuse_optimizer{}, e_.parameter) {}
+          update_(e_.rule ? *e_.rule : tilefuse_optimizer_rule{}, e_.parameter) {}
 
     // `offset`: where this product's C begins in the arrays that are strided like C.
     void operator()(T* c, int64_t stride, int64_t offset, int64_t row, int64_t column, int64_t rows, int64_t columns) const {

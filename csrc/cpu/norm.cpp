@@ -25,7 +25,7 @@ template <class T> Vec<T> load_or(const T* p, int64_t j, int n, T otherwise) { r
 
 // What becomes of a parameter's gradient: it is stored, or the parameter updated with it, if anybody wants that.
 template <class T> struct Gradient {
-    const tilefuse_optimizer* rule;
+    const tilefuse_optimizer_rule* rule;
     const tilefuse_parameter& parameter;
     T* stored;
 

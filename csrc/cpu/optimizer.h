@@ -10,10 +10,10 @@ namespace tilefuse::inline TILEFUSE_ISA {
 // with the gradient dw[0..count). Order: penalties, scale, clipping, weight decay, the rule.
 template <class T> class Update {
 public:
-    Update(const tilefuse_optimizer& rule, const tilefuse_parameter& p) : Update(Step<T>(rule), rule, p) {}
+    Update(const tilefuse_optimizer_rule& rule, const tilefuse_parameter& p) : Update(Step<T>(rule), rule, p) {}
 
     // With the step's numbers, where they are worth computing once for several parameters.
-    Update(const Step<T>& step, const tilefuse_optimizer& rule, const tilefuse_parameter& p)
+    Update(const Step<T>& step, const tilefuse_optimizer_rule& rule, const tilefuse_parameter& p)
         : step_(step),
           w_(static_cast<T*>(p.w)),
           l1_(static_cast<T>(p.l1)),

@@ -133,10 +133,14 @@ void Barrier::wait(int size) {
     phase_.wait(phase, std::memory_order_acquire);
 }
 
-void run_team(int threads, const Cost& cost, void (*body)(void*, Team&), void* context) {
+size_t team_memory(int threads, const Cost& cost) {
+    return aligned(cost.shared) + aligned(cost.scratch) * static_cast<size_t>(threads);
+}
+
+void run_team(int threads, const Cost& cost, void (*body)(void*, Team&), void* context, void* callers_memory) {
     if (forked_child.load(std::memory_order_relaxed) || omp_in_parallel()) threads = 1;
     const size_t scratch = aligned(cost.scratch), shared = aligned(cost.shared);
-    char* memory = workspace.reserve(shared + scratch * static_cast<size_t>(threads));
+    char* const memory = callers_memory != nullptr ? static_cast<char*>(callers_memory) : workspace.reserve(team_memory(threads, cost));
     Barrier barrier;
     if (threads <= 1) {
         FlushDenormals flush;

@@ -60,13 +60,15 @@ private:
 };
 
 // Opens a team, calls body(context, team) on every member and closes it. Denormals count as zero inside.
-// `threads` is an upper limit. The memory behind scratch and shared belongs to the calling thread and is kept for its next call.
-void run_team(int threads, const Cost& cost, void (*body)(void*, Team&), void* context);
+// `threads` is an upper limit. The memory behind scratch and shared is the caller's, team_memory() bytes that are 64-byte
+// aligned; if null, it belongs to the calling thread and is kept for its next call.
+void run_team(int threads, const Cost& cost, void (*body)(void*, Team&), void* context, void* memory = nullptr);
+size_t team_memory(int threads, const Cost& cost);
 
-template <class Body> void run_team(int threads, const Cost& cost, const Body& body) {
+template <class Body> void run_team(int threads, const Cost& cost, const Body& body, void* memory = nullptr) {
     run_team(
         threads, cost, [](void* f, Team& team) { (*static_cast<const Body*>(f))(team); },
-        const_cast<void*>(static_cast<const void*>(&body)));
+        const_cast<void*>(static_cast<const void*>(&body)), memory);
 }
 
 int num_threads();            // what set_num_threads said, else OMP_NUM_THREADS, else the processors allowed

@@ -10,7 +10,7 @@ namespace activations {
 
 template <class T>
 __global__ void __launch_bounds__(threads_of_block)
-    forward(tilefuse_activation activation, double alpha, int64_t n, const T* x, T* y, Layout layout) {
+    forward(tilefuse_activation_kind activation, double alpha, int64_t n, const T* x, T* y, Layout layout) {
     constexpr int pack = pack_size<T>;
     const Share share = share_of_block<T>(n, layout);
     Pack<T, pack> v = load<pack>(x, share);
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(threads_of_block)
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads_of_block) backward(tilefuse_activation activation, double alpha, int64_t n,
+__global__ void __launch_bounds__(threads_of_block) backward(tilefuse_activation_kind activation, double alpha, int64_t n,
                                                              const T* dy, const T* at, T* dx, Layout layout) {
     constexpr int pack = pack_size<T>;
     const Share share = share_of_block<T>(n, layout);

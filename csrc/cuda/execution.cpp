@@ -199,7 +199,7 @@ private:
 
 class StreamRunner : public Runner {
 public:
-    explicit StreamRunner(const tilefuse_optimizer& rule)
+    explicit StreamRunner(const tilefuse_optimizer_rule& rule)
         : queue_(static_cast<cuda::StepQueue*>(queue_memory_.of(sizeof(cuda::StepQueue)))) {
         start_.step.rule = rule;
     }
@@ -348,7 +348,7 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Runner> make_runner(const tilefuse_optimizer& rule) {
+std::unique_ptr<Runner> make_runner(const tilefuse_optimizer_rule& rule) {
     const cuda::DeviceScope scope(cuda::device_in_use());
     return std::make_unique<StreamRunner>(rule);
 }

@@ -84,7 +84,7 @@ struct Frame {
 // slot, rows are whole sectors, and the blocks' columns begin with one.
 template <class T, int slots>
 __global__ void __launch_bounds__(threads_of_block)
-    sum_columns(const T* x, int64_t m, int64_t n, int64_t rows, Frame frame, T* y, const tilefuse_optimizer* rule,
+    sum_columns(const T* x, int64_t m, int64_t n, int64_t rows, Frame frame, T* y, const tilefuse_optimizer_rule* rule,
                 tilefuse_parameter parameter) {
     TILEFUSE_SHARED(T[frame_size<slots>], sums);
     TILEFUSE_SHARED(StepMemory<T>, step_memory);
@@ -205,7 +205,7 @@ template <class T> void column_sum_of(const Context& context, const tilefuse_col
     if (args.n == 0) return;
     const Slabs s = slabs_of<T>(args);
     const auto sum_by = [&](auto kernel, const void* from, int64_t m, int64_t rows, int64_t count, void* y,
-                            const tilefuse_optimizer* rule) {
+                            const tilefuse_optimizer_rule* rule) {
         const T* x = static_cast<const T*>(from);
         const int64_t across = s.narrow ? quotient(args.n + phase_of(x), s.frame.width) : s.across;
         launch(kernel, dim3(static_cast<unsigned>(across), static_cast<unsigned>(count)), dim3(threads_of_block), 0,

@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(threads_of_block)
 // What becomes of the gradients of gamma and beta.
 struct Parameters {
     void *dgamma, *dbeta;
-    const tilefuse_optimizer* rule;
+    const tilefuse_optimizer_rule* rule;
     tilefuse_parameter gamma, beta;
     bool wanted() const { return rule != nullptr ? gamma.w != nullptr || beta.w != nullptr : dgamma != nullptr || dbeta != nullptr; }
 };

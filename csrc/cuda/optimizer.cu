@@ -75,9 +75,9 @@ template <class T> __host__ __device__ int phase_of_weights(const tilefuse_param
 // A block updates `length` elements of a tensor, a multiple of update_length.
 template <class T>
 __global__ void __launch_bounds__(threads_of_block)
-    update_all(Tensors tensors, const tilefuse_optimizer* rule, int64_t length) {
+    update_all(Tensors tensors, const tilefuse_optimizer_rule* rule, int64_t length) {
     constexpr int pack = pack_size<T>;
-    TILEFUSE_SHARED(tilefuse_optimizer, rule_of_block);
+    TILEFUSE_SHARED(tilefuse_optimizer_rule, rule_of_block);
     TILEFUSE_SHARED(StepMemory<T>, memory);
     TILEFUSE_SHARED(T, scale);
     const Slice slice =
@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(threads_of_block)
     Pack<T, pack> gradient = load<pack>(dw, share);  // on its way while one thread makes the step's numbers
     if (threadIdx.x < warp_size) {
         using Word = uint32_t;
-        static_assert(sizeof(tilefuse_optimizer) <= warp_size * sizeof(Word));
-        if (threadIdx.x < sizeof(tilefuse_optimizer) / sizeof(Word)) {
+        static_assert(sizeof(tilefuse_optimizer_rule) <= warp_size * sizeof(Word));
+        if (threadIdx.x < sizeof(tilefuse_optimizer_rule) / sizeof(Word)) {
             reinterpret_cast<Word*>(&rule_of_block)[threadIdx.x] = reinterpret_cast<const Word*>(rule)[threadIdx.x];
         }
         warp_barrier();

@@ -48,6 +48,6 @@ public:
     virtual program::Totals totals() = 0;  // of the run so far
     virtual void finish() = 0;             // the predictions are where the caller wants them
 };
-std::unique_ptr<Runner> make_runner(const tilefuse_optimizer& rule);
+std::unique_ptr<Runner> make_runner(const tilefuse_optimizer_rule& rule);
 
 }  // namespace tilefuse::backend

@@ -14,11 +14,11 @@ namespace tilefuse::program {
 namespace {
 
 // Whether f'(x) can be told from a positive multiple of f(x): then dropout may scale y in place.
-bool derivative_needs_sign_only(tilefuse_activation f) {
+bool derivative_needs_sign_only(tilefuse_activation_kind f) {
     return f == TILEFUSE_LINEAR || f == TILEFUSE_RELU || f == TILEFUSE_LEAKY_RELU;
 }
 
-bool needs_input(tilefuse_activation f) { return f >= TILEFUSE_SILU && f < TILEFUSE_ACTIVATION_COUNT; }
+bool needs_input(tilefuse_activation_kind f) { return f >= TILEFUSE_SILU && f < TILEFUSE_ACTIVATION_COUNT; }
 
 // Whether x <= y makes f(x) <= f(y): then it may change places with a maximum.
 bool never_falls(const Activation& activation) {
@@ -220,7 +220,7 @@ void Lowering::make_nodes() {
 void Lowering::fuse_last_activation_into_loss() {
     if (plan_.mode == Mode::predict || nodes_.empty()) return;
     Node& last = nodes_.back();
-    const tilefuse_loss kind = spec_.loss->kind;
+    const tilefuse_loss_kind kind = spec_.loss->kind;
     from_logits_ = spec_.loss->from_logits;
     if (from_logits_ || last.drop != nullptr) return;
     const bool categorical =

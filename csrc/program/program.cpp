@@ -26,7 +26,7 @@ private:
 
 Program::Program(Spec spec, int64_t batch)
     : spec_(std::move(spec)), batch_(batch),
-      runner_(backend::make_runner(spec_.optimizer ? spec_.optimizer->rule : tilefuse_optimizer{})) {
+      runner_(backend::make_runner(spec_.optimizer ? spec_.optimizer->rule : tilefuse_optimizer_rule{})) {
     ready(widest_mode(), batch_);
 }
 

@@ -20,7 +20,7 @@ using Shape = std::vector<int64_t>;  // of one sample, without the batch axis
 // An activation function, or a softmax over the last axis.
 struct Activation {
     enum Kind { elementwise, softmax, log_softmax } kind = elementwise;
-    tilefuse_activation function = TILEFUSE_LINEAR;
+    tilefuse_activation_kind function = TILEFUSE_LINEAR;
     double alpha = 0;
     std::string name = "linear";
 
@@ -44,7 +44,7 @@ struct Layer {
     Activation activation;           // dense, conv, activate
     int64_t inputs = 0;              // dense: the kernel is [inputs, units]
     tilefuse_conv2d_shape window = {};  // conv, pool (c = f): of one sample
-    tilefuse_pool pooling = TILEFUSE_POOL_MAX;  // pool; means are of what lies in the image
+    tilefuse_pool_kind pooling = TILEFUSE_POOL_MAX;  // pool; means are of what lies in the image
     Variable kernel, bias;           // dense, conv; normalisations: gamma and beta
     Variable mean, variance;         // batch_norm: the moving ones
     bool trainable = true;           // those
@@ -56,13 +56,13 @@ struct Layer {
 };
 
 struct Loss {
-    tilefuse_loss kind = TILEFUSE_MEAN_SQUARED_ERROR;
+    tilefuse_loss_kind kind = TILEFUSE_MEAN_SQUARED_ERROR;
     bool from_logits = false;
     double label_smoothing = 0;
 };
 
 struct Optimizer {
-    tilefuse_optimizer rule = {};
+    tilefuse_optimizer_rule rule = {};
     double clip_norm = 0, global_clip_norm = 0;  // 0: off
 };
 

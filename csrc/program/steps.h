@@ -28,7 +28,7 @@ struct Run {
 // What stages look at and leave while they run: in the machine's memory, so that a step that is run again finds new
 // values there.
 struct StepState {
-    tilefuse_optimizer rule = {};  // with the running step's learning rate and number
+    tilefuse_optimizer_rule rule = {};  // with the running step's learning rate and number
     uint64_t iteration = 0;        // updates made before the running step
     double loss_sum = 0, correct_sum = 0, penalty = 0;  // of the newest step; sums over its rows
 };

@@ -26,6 +26,7 @@ from . import (
     schedules,
     utils,
 )
+from ._library import get_cmake_dir, get_include
 from ._runtime import (
     DeviceError,
     get_device,
@@ -52,7 +53,9 @@ __all__ = [
     "Sequential",
     "Variable",
     "callbacks",
+    "get_cmake_dir",
     "get_device",
+    "get_include",
     "get_num_threads",
     "get_precision",
     "initializers",

@@ -63,6 +63,6 @@ typedef struct tilefuse_conv2d_backward_weights_args {
     void* db;  // [f]; null: no bias
     tilefuse_conv2d_pool pool;
     const uint8_t* argmax;
-    const tilefuse_optimizer* rule;
+    const tilefuse_optimizer_rule* rule;
     tilefuse_parameter kernel, bias;  // bias.w is null where there is none
 } tilefuse_conv2d_backward_weights_args;

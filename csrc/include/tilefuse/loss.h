@@ -4,16 +4,16 @@
 #include "tilefuse/activation.h"
 #include "tilefuse/types.h"
 
-typedef enum tilefuse_loss {
+typedef enum tilefuse_loss_kind {
     TILEFUSE_SPARSE_CATEGORICAL_CROSSENTROPY = 0,  // labels: int32 [rows]
     TILEFUSE_CATEGORICAL_CROSSENTROPY,             // labels: T [rows, cols]
     TILEFUSE_BINARY_CROSSENTROPY,                  // labels: T [rows, cols]; mean over cols
     TILEFUSE_MEAN_SQUARED_ERROR,                   // labels: T [rows, cols]; mean over cols
-} tilefuse_loss;
+} tilefuse_loss_kind;
 
 typedef struct tilefuse_loss_args {
     tilefuse_dtype dtype;
-    tilefuse_loss loss;
+    tilefuse_loss_kind loss;
     int from_logits;  // cross-entropies: x holds logits; else probabilities, clipped to [1e-7, 1 - 1e-7]
     double label_smoothing;
     int64_t rows, cols;

@@ -30,15 +30,15 @@ typedef struct tilefuse_epilogue {
     const void* scale;               // T [n]: c *= scale[j]
     const void* bias;                // T [n]: c += bias[j]
     const void* addend;              // T, strides as C: c += addend
-    tilefuse_activation activation;  // c = f(c)
+    tilefuse_activation_kind activation;  // c = f(c)
     double activation_alpha;
     void* preactivation;             // T, strides as C: receives c before the activation
     const void* derivative_at;       // T, strides as C: c *= g'(derivative_at), for `derivative`
-    tilefuse_activation derivative;
+    tilefuse_activation_kind derivative;
     double derivative_alpha;
     const uint8_t* mask;             // contiguous [m, n]: c = mask ? c * mask_scale : 0, before derivative_at
     double mask_scale;
-    const tilefuse_optimizer* rule;  // c is the gradient of `parameter`: update it; C itself is not written
+    const tilefuse_optimizer_rule* rule;  // c is the gradient of `parameter`: update it; C itself is not written
     tilefuse_parameter parameter;    // contiguous [m, n]
 } tilefuse_epilogue;
 
@@ -69,6 +69,6 @@ typedef struct tilefuse_column_sum_args {
     int64_t m, n;
     const void* x;  // contiguous [m, n]
     void* y;        // [n]
-    const tilefuse_optimizer* rule;
+    const tilefuse_optimizer_rule* rule;
     tilefuse_parameter parameter;
 } tilefuse_column_sum_args;

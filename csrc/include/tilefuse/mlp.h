@@ -19,7 +19,7 @@ typedef enum tilefuse_mlp_precision {
 // y = f(z), z = x w + b, where x is the y of the layer below. With a mask, y = mask ? f(z) * mask_scale : 0.
 typedef struct tilefuse_mlp_layer {
     int outputs;  // 1 to TILEFUSE_MLP_WIDTH
-    tilefuse_activation activation;
+    tilefuse_activation_kind activation;
     double activation_alpha;
     const float* w;  // [inputs, outputs]
     const float* b;  // [outputs], or null

@@ -36,7 +36,7 @@ typedef struct tilefuse_batch_norm_backward_args {
     void* dx;                    // may be dy; null: nobody wants it
     void *dgamma, *dbeta;        // null: nobody wants them
     tilefuse_epilogue epilogue;  // of dx: addend, mask and derivative of what made x
-    const tilefuse_optimizer* rule;
+    const tilefuse_optimizer_rule* rule;
     tilefuse_parameter gamma_parameter, beta_parameter;  // w is null where there is none
 } tilefuse_batch_norm_backward_args;
 
@@ -76,6 +76,6 @@ typedef struct tilefuse_layer_norm_backward_args {
     const void *mean, *inv_std;  // as the forward pass left them; inv_std null: both are computed again
     void* dx;                    // may be dy; null: nobody wants it
     void *dgamma, *dbeta;        // null: nobody wants them
-    const tilefuse_optimizer* rule;
+    const tilefuse_optimizer_rule* rule;
     tilefuse_parameter gamma_parameter, beta_parameter;  // w is null where there is none
 } tilefuse_layer_norm_backward_args;

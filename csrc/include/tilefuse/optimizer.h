@@ -11,14 +11,14 @@ typedef enum tilefuse_optimizer_kind {
 } tilefuse_optimizer_kind;
 
 // What a step of an optimizer is; learning_rate and step change from one step to the next.
-typedef struct tilefuse_optimizer {
+typedef struct tilefuse_optimizer_rule {
     tilefuse_optimizer_kind kind;
     int nesterov, centered, amsgrad;
     double learning_rate, momentum, rho, beta_1, beta_2, epsilon;
     double weight_decay;  // decoupled: w -= learning_rate * weight_decay * w, first
     double clip_value;    // gradients limited to [-clip_value, clip_value]; 0: not
     int64_t step;         // 1 for the first update
-} tilefuse_optimizer;
+} tilefuse_optimizer_rule;
 
 #define TILEFUSE_MAX_SLOTS 3
 
@@ -34,7 +34,7 @@ typedef struct tilefuse_parameter {
 
 typedef struct tilefuse_optimizer_args {
     tilefuse_dtype dtype;
-    const tilefuse_optimizer* rule;
+    const tilefuse_optimizer_rule* rule;
     const tilefuse_parameter* parameters;
     int64_t count;
 } tilefuse_optimizer_args;

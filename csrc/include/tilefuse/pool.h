@@ -3,10 +3,10 @@
 
 #include "tilefuse/conv.h"
 
-typedef enum tilefuse_pool {
+typedef enum tilefuse_pool_kind {
     TILEFUSE_POOL_MAX = 0,
     TILEFUSE_POOL_AVERAGE,
-} tilefuse_pool;
+} tilefuse_pool_kind;
 
 #define TILEFUSE_POOL_OF_BYTES 256  // the largest window, in elements, whose maxima have their places in bytes
 
@@ -15,7 +15,7 @@ typedef enum tilefuse_pool {
 // minus infinity. One with a NaN gives NaN.
 typedef struct tilefuse_pool2d_args {
     tilefuse_dtype dtype;
-    tilefuse_pool kind;
+    tilefuse_pool_kind kind;
     tilefuse_conv2d_shape shape;
     int count_padding;  // of means: 1 divides by the window's size, 0 by how many of its elements are inside of x (if
                         // there is none, the mean is 0)
@@ -30,7 +30,7 @@ typedef struct tilefuse_pool2d_args {
 // the windows that it is in, row by row.
 typedef struct tilefuse_pool2d_backward_args {
     tilefuse_dtype dtype;
-    tilefuse_pool kind;
+    tilefuse_pool_kind kind;
     tilefuse_conv2d_shape shape;
     int count_padding;
     const void* dy;

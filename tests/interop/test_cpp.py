@@ -1,0 +1,115 @@
+"""A C++ project outside of the tree finds the installed library, links it and runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tilefuse
+
+ROOT = Path(__file__).parents[2]
+
+
+def cmake() -> str:
+    """The cmake of this environment or, where it has none, of PATH: of PATH alone it may be too old."""
+    candidates = [Path(sys.executable).parent / "cmake"]
+    try:
+        from cmake import CMAKE_BIN_DIR
+    except ImportError:
+        pass
+    else:
+        candidates.append(Path(CMAKE_BIN_DIR) / "cmake")
+    found = next((str(path) for path in candidates if path.is_file()), shutil.which("cmake"))
+    if found is None or shutil.which("g++") is None:
+        pytest.skip("needs cmake and g++: pip install cmake, apt-get install g++")
+    return found
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build_and_run(folder: Path, tilefuse_dir: str, linkage: str) -> None:
+    """The example, copied away from the tree, configured with nothing but the package's folder."""
+    source, build = folder / "source", folder / "build"
+    shutil.copytree(ROOT / "examples/cpp", source)
+    options = [f"-Dtilefuse_DIR={tilefuse_dir}", f"-DSTATIC={'ON' if linkage == 'static' else 'OFF'}"]
+    run(cmake(), "-S", source, "-B", build, "-DCMAKE_CXX_FLAGS=-Werror", *options)
+    run(cmake(), "--build", build)
+    libraries = run("ldd", build / "classify")
+    assert ("libtilefuse.so" in libraries) == (linkage == "shared"), libraries
+    printed = run(build / "classify")
+    isa = tilefuse._core.isa()
+    assert re.match(rf"tilefuse \d+ on {isa}: gradient .* after training 0\.\d+\n", printed), printed
+
+
+@pytest.mark.parametrize("linkage", ["shared", "static"])
+def test_installed_package(linkage: str, tmp_path: Path) -> None:
+    build_and_run(tmp_path, tilefuse.get_cmake_dir(), linkage)
+
+
+def test_project_in_c(tmp_path: Path) -> None:
+    """Without C++ and OpenMP there is the shared library alone."""
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(plain LANGUAGES C)\n"
+        f"find_package(tilefuse {tilefuse.__version__} CONFIG REQUIRED)\n"
+        "add_executable(plain plain.c)\ntarget_link_libraries(plain PRIVATE tilefuse::tilefuse)\n"
+    )
+    (tmp_path / "plain.c").write_text(
+        "#include <tilefuse/tilefuse.h>\nint main(void) { return tilefuse_version() != TILEFUSE_VERSION; }\n"
+    )
+    run(cmake(), "-S", tmp_path, "-B", tmp_path / "build", f"-Dtilefuse_DIR={tilefuse.get_cmake_dir()}")
+    run(cmake(), "--build", tmp_path / "build")
+    run(tmp_path / "build/plain")
+
+
+def test_other_versions_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(other LANGUAGES C)\n"
+        "find_package(tilefuse 99 CONFIG REQUIRED)\n"
+    )
+    command = [
+        cmake(),
+        "-S",
+        tmp_path,
+        "-B",
+        tmp_path / "build",
+        f"-Dtilefuse_DIR={tilefuse.get_cmake_dir()}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"version: {tilefuse.__version__}" in done.stderr
+
+
+@pytest.mark.slow
+def test_prefix_of_a_build_without_python(tmp_path: Path) -> None:
+    build, prefix = tmp_path / "build", tmp_path / "prefix"
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
+    run(
+        cmake(),
+        "-S",
+        ROOT,
+        "-B",
+        build,
+        *generator,
+        *launcher,
+        "-DTILEFUSE_PYTHON=OFF",
+        "-DTILEFUSE_WERROR=ON",
+    )
+    run(cmake(), "--build", build, "-j", str(os.cpu_count()))
+    run(cmake(), "--install", build, "--prefix", prefix)
+    (config,) = prefix.glob("lib*/**/tilefuse-config.cmake")
+    (soname,) = set(
+        re.findall(r"SONAME.*\[(.*)\]", run("readelf", "-d", config.parents[2] / "libtilefuse.so"))
+    )
+    assert soname == "libtilefuse.so." + ".".join(tilefuse.__version__.split(".")[:2])
+    for linkage in ("shared", "static"):
+        build_and_run(tmp_path / linkage, str(config.parent), linkage)
