@@ -1,6 +1,8 @@
 // Depthwise convolution: each channel by itself, many channels at a time. Neighbouring pixels of a row meet the same pixels
 // of the image: a tile loads each of these once, and multiplies it with all the taps of a row that it meets. (A load across
-// two lines of the cache takes as long as two multiply-adds, and images of odd numbers of channels have hardly another.)
+// two lines of the cache takes as long as two, and arrays seldom begin where a line does. Cascade Lake, one thread, GFLOP/s
+// with a load for each multiply-add and so: 7 x 7, 203 channels: 23 and 43; 6 x 6, 159 channels: 17 and 28; gradients of the
+// weights of 3 x 3, 56 x 56 x 128: 11 and 19.)
 #pragma once
 
 #include <numeric>

@@ -1,4 +1,6 @@
 // A convolution of one tap that takes all pixels as they lie is a product of matrices, [pixels, c] by [c, f]: matmul's.
+// (Cascade Lake, one thread, five layers of ResNet-50 and MobileNet: 1.2 times as fast as by tiles of pixels, gradients at
+// the weights 1.0 to 2.2 times.)
 #pragma once
 
 #include "cpu/kernels.h"
