@@ -101,7 +101,8 @@ public:
         zeros_ = mine.take<T>(winograd() ? inputs_ : 0);
         scratch_size = mine.size();
         Cut ours(shared);
-        packed_ = ours.take<E>((depthwise_ ? depthwise_pitch() : d.groups * panels_of_.begin(panels_of_.count) * lanes<T> * inputs_) *
+        const int64_t columns = d.groups * panels_of_.begin(panels_of_.count) * lanes<T>;
+        packed_ = ours.take<E>((depthwise_ ? depthwise_pitch() : columns * inputs_) *
                                (winograd() ? winograd_points : taps_count_));
         shared_size = ours.size();
         if (scratch == nullptr) return;

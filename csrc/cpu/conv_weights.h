@@ -240,9 +240,8 @@ private:
             if (!lies) copy_panel(block, rows.pixels, cols.pixels, columns);
             const int64_t pitch = lies ? s_.f : columns.pitch(), row_pitch = (lies ? s_.out_w : width) * pitch,
                           image_pitch = (lies ? s_.out_h : height) * row_pitch;
-            const T* const dy = lies ? dy_.image(block.images.begin) + (rows.pixels.begin * s_.out_w + cols.pixels.begin) * s_.f +
-                                           columns.first
-                                     : panel_;
+            const int64_t first = (rows.pixels.begin * s_.out_w + cols.pixels.begin) * s_.f + columns.first;
+            const T* const dy = lies ? dy_.image(block.images.begin) + first : panel_;
             if (has_bias())
                 for (int64_t n = 0; n < images; ++n)
                     for (int64_t i = 0; i < height; ++i)
