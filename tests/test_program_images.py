@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tilefuse
 from helpers.programs import (
     SGD,
     Layers,
@@ -22,6 +23,7 @@ from helpers.programs import (
     pool,
     reshape,
 )
+from tilefuse import layers
 
 # Each begins with samples of 6 numbers and ends with 3.
 NETWORKS: dict[str, Callable[[], Layers]] = {
@@ -184,3 +186,31 @@ def test_clipped_updates_are_those_of_whole_gradients(network: str, device: str)
         program.predict(x, out)
         results.append(out)
     np.testing.assert_allclose(results[0], results[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_of_one_tap_learns_by_its_gradient(bias: bool, device: str) -> None:
+    rng = np.random.default_rng(3)
+    x, labels = rng.integers(-2, 3, (5, 4, 3, 64)).astype(np.float32), np.zeros((5, 2), np.float32)
+    model = tilefuse.Sequential(
+        [
+            layers.Input((4, 3, 64)),
+            layers.Conv2D(64, 1, use_bias=bias),
+            layers.Flatten(),
+            layers.Dense(2, use_bias=False),
+        ]
+    )
+    model.compile(tilefuse.optimizers.SGD(0.25), "mean_squared_error")
+    weights = [rng.integers(-1, 2, w.shape).astype(np.float32) for w in model.get_weights()]
+    model.set_weights(weights)
+    model.fit(x, labels, batch_size=5, epochs=1, verbose=0)
+    kernel, head = weights[0][0, 0].astype(np.float64), weights[-1].astype(np.float64)
+    hidden = x @ kernel + (weights[1] if bias else 0)
+    error = 2 * hidden.reshape(5, -1) @ head / labels.size
+    dy = (error @ head.T).reshape(hidden.shape)
+    new = model.get_weights()
+    np.testing.assert_allclose(
+        new[0][0, 0], kernel - 0.25 * np.tensordot(x, dy, ((0, 1, 2),) * 2), rtol=1e-5, atol=1e-2
+    )
+    if bias:
+        np.testing.assert_allclose(new[1], weights[1] - 0.25 * dy.sum((0, 1, 2)), rtol=1e-5, atol=1e-2)

@@ -1,9 +1,10 @@
 // Convolution and its gradients, without an im2col: products (matmul_tile.h says how) whose operand A is the images
 // themselves, found through tables (conv_plan.h), or copies of what a block of them reads. Forward and the gradient at x are in
-// conv_pixels.h, the gradient at w in conv_weights.h. Their elements are numbers, or pairs of bfloat16 numbers where there is
-// an instruction for such.
+// conv_pixels.h, the gradient at w in conv_weights.h; those of one tap are conv_product.h's. Their elements are numbers, or
+// pairs of bfloat16 numbers where there is an instruction for such.
 #include "common/dtype.h"
 #include "cpu/conv_pixels.h"
+#include "cpu/conv_product.h"
 #include "cpu/conv_weights.h"
 #include "cpu/kernels.h"
 
@@ -37,6 +38,7 @@ template <class E, class Args> void convolve(Team& team, const Args& args) {
 }
 
 template <class Args> Cost convolution_cost(const Args& args) {
+    if (is_product(args)) return product_cost(args);
     Cost cost;
     cost.work = operations(args.shape);
     by_element(args, [&](auto zero) {
@@ -58,11 +60,13 @@ template <class T> void zero_gradients(Team& team, const tilefuse_conv2d_backwar
 }  // namespace
 
 void conv2d(Team& team, const tilefuse_conv2d_args& args) {
+    if (is_product(args)) return multiply_product(team, args);
     by_element(args, [&](auto zero) { convolve<decltype(zero)>(team, args); });
 }
 Cost conv2d_cost(const tilefuse_conv2d_args& args) { return convolution_cost(args); }
 
 void conv2d_backward_data(Team& team, const tilefuse_conv2d_backward_data_args& args) {
+    if (is_product(args)) return multiply_product(team, args);
     by_element(args, [&](auto zero) { convolve<decltype(zero)>(team, args); });
 }
 Cost conv2d_backward_data_cost(const tilefuse_conv2d_backward_data_args& args) { return convolution_cost(args); }
@@ -71,15 +75,20 @@ void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_
     by_element(args, [&](auto zero) {
         using E = decltype(zero);
         const tilefuse_conv2d_shape& s = args.shape;
-        if (s.n * s.out_h * s.out_w == 0) return zero_gradients<Sum<E>>(team, args);
+        if (pixels_of(s) == 0) return zero_gradients<Sum<E>>(team, args);
+        if (is_product(args)) return multiply_product<Sum<E>>(team, args);
         if (s.f > 0) WeightGradient<E>(args, team.scratch<char>(), team.shared<char>())(team);
     });
 }
 Cost conv2d_backward_weights_cost(const tilefuse_conv2d_backward_weights_args& args) {
     Cost cost;
     cost.work = operations(args.shape);
-    if (args.shape.n * args.shape.out_h * args.shape.out_w == 0) return cost;
+    if (pixels_of(args.shape) == 0) return cost;
     by_element(args, [&](auto zero) {
+        if (is_product(args)) {
+            cost = product_cost<Sum<decltype(zero)>>(args);
+            return;
+        }
         const WeightGradient<decltype(zero)> gradient(args, nullptr, nullptr);
         cost.scratch = gradient.scratch_size;
         cost.shared = gradient.shared_size;

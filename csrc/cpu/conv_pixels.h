@@ -81,16 +81,17 @@ public:
         across_ = mostly_outside(h, w);
         windows_most_ = transforms(h, w) ? windows_together(d.inputs) : 0;
         blocks_ = make_blocks(1);
-        reader_ = Reader<E>(d.in, h, w, !winograd() && padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
-        const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w();
+        reader_ = Reader<E>(d.in, h, w,
+                            !depthwise_ && !winograd() && padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
+        const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w(), tabled = depthwise_ ? 0 : pixels;
 
         Cut mine(scratch);
         h_ = mine.take<Taps>(d.step_h);
         w_ = mine.take<Taps>(d.step_w);
         taps_ = mine.take<Tap>(d.shape.kernel_h + d.shape.kernel_w);
-        segments_ = mine.take<Segment>(most_segments(taps_count_, inputs_, depth_most));
-        a_at_ = mine.take<int64_t>(pixels);
-        c_at_ = mine.take<int64_t>(pixels);
+        segments_ = mine.take<Segment>(depthwise_ ? 0 : most_segments(taps_count_, inputs_, depth_most));
+        a_at_ = mine.take<int64_t>(tabled);
+        c_at_ = mine.take<int64_t>(tabled);
         sums_ = mine.take<T>(pools() ? pixels * d.channels() : 0);
         copy_ = mine.take<E>(reader_.size(blocks_));
         const int64_t rows = is_pair<E> ? 2 * rows_packed : winograd() ? taps_count_ * rows_packed : 0;
@@ -100,7 +101,8 @@ public:
         zeros_ = mine.take<T>(winograd() ? inputs_ : 0);
         scratch_size = mine.size();
         Cut ours(shared);
-        packed_ = ours.take<E>(d.groups * (depthwise_ ? 1 : panels_of_.begin(panels_of_.count) * lanes<T> * inputs_) *
+        const int64_t columns = d.groups * panels_of_.begin(panels_of_.count) * lanes<T>;
+        packed_ = ours.take<E>((depthwise_ ? depthwise_pitch() : columns * inputs_) *
                                (winograd() ? winograd_points : taps_count_));
         shared_size = ours.size();
         if (scratch == nullptr) return;
@@ -135,6 +137,7 @@ private:
                                 d_.outputs, 56, 40, 60, 1);
     }
 
+    int64_t depthwise_pitch() const { return (d_.groups + lanes<T> - 1) / lanes<T> * lanes<T>; }
     int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
     Blocks make_blocks(int members) const {
         const int64_t grid_h = (d_.out_h + d_.step_h - 1) / d_.step_h, grain = pools() ? d_.pool.height : winograd() ? 2 : 1;
@@ -182,11 +185,13 @@ private:
     void pack(Team& team) const {
         if constexpr (!is_pair<E>) {
             if (winograd()) return pack_points(team);
-            if (depthwise_) {  // [tap, channel]
+            if (depthwise_) {  // [tap, channel], whole vectors
                 const Range mine = team.range(taps_count_);
                 for (int64_t t = mine.begin; t < mine.end; ++t) {
-                    std::memcpy(packed_ + t * d_.groups, weights_of(t), static_cast<size_t>(d_.groups) * sizeof(T));
-                    if (d_.in.rounds) round_to_bfloat16(d_.groups, packed_ + t * d_.groups);
+                    T* const to = packed_ + t * depthwise_pitch();
+                    std::memcpy(to, weights_of(t), static_cast<size_t>(d_.groups) * sizeof(T));
+                    fill_zeros(to + d_.groups, depthwise_pitch() - d_.groups);
+                    if (d_.in.rounds) round_to_bfloat16(d_.groups, to);
                 }
                 return;
             }
@@ -277,18 +282,45 @@ private:
 
     void multiply_run(const Block& block, int64_t r, int64_t s, const Run& rows, const Run& cols, Range panels,
                       const View<E>& view) const {
+        if constexpr (!is_pair<E>)
+            if (depthwise_) return multiply_rows(block, r, s, rows, cols, view);
         const int64_t pixels = make_tables(block, r, s, rows.pixels, cols.pixels, view);
         const int64_t segments = make_segments(rows, h_[r], cols, w_[s], view.row_pitch, d_.in.pixel(), inputs_, kernel_w_,
-                                               depthwise_ ? 1 : depth_most, segments_);
+                                               depth_most, segments_);
         T* const c = results(block);
-        if constexpr (!is_pair<E>)
-            if (depthwise_)
-                return multiply_depthwise<T>(pixels, segments, d_.groups, view.origin, a_at_, segments_, packed_, c, c_at_);
         for (int64_t group = panels.begin / panels_of_.count; group * panels_of_.count < panels.end; ++group) {
             const Range of_group = {std::max<int64_t>(0, panels.begin - group * panels_of_.count),
                                     std::min(panels_of_.count, panels.end - group * panels_of_.count)};
             multiply_group(group, of_group, segments, pixels, view.origin + group * inputs_, c);
         }
+    }
+
+    // Depthwise, the run's pixels row by row.
+    void multiply_rows(const Block& block, int64_t r, int64_t s, const Run& rows, const Run& cols, const View<T>& view) const {
+        const Taps &h = h_[r], &w = w_[s];
+        const int64_t pixel = d_.in.pixel(), p = rows.taps.begin, q = cols.taps.begin, pitch = depthwise_pitch();
+        const bool none = rows.taps.end == p || cols.taps.end == q;
+        DepthwiseRow<T> row = {.channels = d_.groups,
+                               .tap_rows = none ? 0 : rows.taps.end - p,
+                               .taps = none ? 1 : cols.taps.end - q,
+                               .row_pitch = h.apart() * view.row_pitch,
+                               .tap_pitch = w.apart() * pixel,
+                               .pixel_pitch = d_.stride_w * pixel,
+                               .w_row_pitch = kernel_w_ * pitch,
+                               .w_pitch = pitch,
+                               .y_pitch = d_.step_w * d_.channels(),
+                               .x = view.origin,
+                               .w = packed_ + ((h.place + p) * kernel_w_ + w.place + q) * pitch,
+                               .y = results(block)};
+        const DepthwiseSharing sharing(row.pixel_pitch, row.tap_pitch);
+        const int64_t left = none ? 0 : (cols.pixels.begin * d_.stride_w + w[q].at) * pixel;
+        for (int64_t n = 0; n < block.images.end - block.images.begin; ++n)
+            for (int64_t i = rows.pixels.begin; i < rows.pixels.end; ++i) {
+                const int64_t top = none ? 0 : i * d_.stride_h - view.top + h[p].at;
+                row.x = view.origin + n * view.image_pitch + top * view.row_pitch + left;
+                row.y = results(block) + result_at(block, n, i * d_.step_h + r, cols.pixels.begin * d_.step_w + s);
+                multiply_depthwise(row, cols.pixels.end - cols.pixels.begin, sharing);
+            }
     }
 
     int64_t make_tables(const Block& block, int64_t r, int64_t s, Range rows, Range cols, const View<E>& view) const {

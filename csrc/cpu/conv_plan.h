@@ -37,6 +37,7 @@ struct Taps {
     int64_t count, place;
 
     const Tap& operator[](int64_t i) const { return first[i]; }
+    int64_t apart() const { return count > 1 ? first[1].at - first[0].at : 1; }  // neighbours
 };
 
 inline int64_t remainder_of(int64_t a, int64_t b) { return (a % b + b) % b; }

@@ -30,10 +30,11 @@ public:
         winograd_ = transforms(h, w);
         rows_ = (winograd_ ? winograd_points : taps_of(s_)) * inputs_;
         const int64_t most =
-            winograd_ ? 4 * windows_together(inputs_) : std::clamp<int64_t>(image_bytes / (2 * pixel), 64, 256);
+            winograd_ ? 4 * windows_together(inputs_)
+                      : std::clamp<int64_t>(image_bytes / (2 * pixel), 64, depthwise_ ? 4096 : 256);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, most, winograd_ ? 2 : 1);
         reader_ =
-            Reader<E>(x_, h, w, !winograd_ && padding_pays(h, w, blocks_.most_images, copying(depthwise_ ? 1 : outputs_)));
+            Reader<E>(x_, h, w, !depthwise_ && !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         // Each slice has sums of its own: few where they are many numbers.
         constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
@@ -43,10 +44,9 @@ public:
 
         Cut mine(scratch);
         taps_ = mine.take<Tap>(s_.kernel_h + s_.kernel_w);
-        segments_ = mine.take<Segment>(taps);
-        at_ = mine.take<int64_t>(pixels);
-        dy_at_ = mine.take<int64_t>(depthwise_ ? pixels : 0);
-        panel_ = mine.take<E>(pixels * panel_columns<T>);
+        segments_ = mine.take<Segment>(depthwise_ ? 0 : taps);
+        at_ = mine.take<int64_t>(depthwise_ ? 0 : pixels);
+        panel_ = mine.take<E>(reads_dy() ? 0 : pixels * panel_columns<T>);
         copy_ = mine.take<E>(reader_.size(blocks_));
         lines_ = mine.take<T>(std::max(reader_.lines_size(), dy_.lines_size(s_.out_w, panel_columns<T>)));
         const int64_t windows = winograd_ ? blocks_.most_images * windows_of(blocks_.most_rows) : 0;
@@ -118,7 +118,7 @@ private:
 
     bool rounds() const { return args_.precision == TILEFUSE_PRECISION_BFLOAT16; }
     // dy as it lies; else copied to a panel.
-    bool reads_dy() const { return depthwise_ && dy_.as_they_lie() && !has_bias(); }
+    bool reads_dy() const { return depthwise_ && dy_.as_they_lie(); }
     bool has_bias() const { return args_.rule ? args_.bias.w != nullptr : args_.db != nullptr; }
 
     Columns columns_of(int64_t number) const {
@@ -158,13 +158,15 @@ private:
             }
             for_runs(block.rows, h, s_.stride_h, reader_.rows, [&](const Run& rows) {
                 for_runs({0, s_.out_w}, w, s_.stride_w, reader_.cols, [&](const Run& cols) {
+                    if constexpr (!is_pair<E>)
+                        if (depthwise_) return add_rows(block, h, rows, w, cols, panels, view, sums, bias_sums);
                     const int64_t pixels = make_table(block, rows.pixels, cols.pixels, view);
                     const int64_t segments = make_segments(rows, h, cols, w, view.row_pitch, s_.c, inputs_, s_.kernel_w,
-                                                           depthwise_ ? 1 : std::numeric_limits<int64_t>::max(), segments_);
+                                                           std::numeric_limits<int64_t>::max(), segments_);
                     for (int64_t number = panels.begin; number < panels.end; ++number) {
                         const Columns columns = columns_of(number);
-                        if (!reads_dy()) copy_panel(block, rows.pixels, cols.pixels, columns);
-                        if (has_bias()) add_columns(pixels, columns, bias_sums + columns.first);
+                        copy_panel(block, rows.pixels, cols.pixels, columns);
+                        if (has_bias()) add_columns(pixels, columns, panel_, columns.pitch(), bias_sums + columns.first);
                         add_panel(pixels, segments, columns, view.origin, sums + columns.first);
                     }
                 });
@@ -193,7 +195,7 @@ private:
             const Columns columns = columns_of(number);
             const int64_t pitch = columns.pitch();
             copy_panel(block, block.rows, {0, s_.out_w}, columns);
-            if (has_bias()) add_columns(images * height * s_.out_w, columns, bias_sums + columns.first);
+            if (has_bias()) add_columns(images * height * s_.out_w, columns, panel_, pitch, bias_sums + columns.first);
             for_windows([&](int64_t window, int64_t n, int64_t i, int64_t j) {
                 const T* pixels[2][2];
                 window_pixels(panel_ + n * height * s_.out_w * pitch, s_.out_w * pitch, pitch, height, s_.out_w, i, j, zeros_,
@@ -221,9 +223,52 @@ private:
             for (int64_t i = rows.begin; i < rows.end; ++i)
                 for (int64_t j = cols.begin; j < cols.end; ++j, ++pixels) {
                     at_[pixels] = n * view.image_pitch + (i * s_.stride_h - view.top) * view.row_pitch + j * s_.stride_w * s_.c;
-                    if (depthwise_) dy_at_[pixels] = (((block.images.begin + n) * s_.out_h + i) * s_.out_w + j) * s_.f;
                 }
         return pixels;
+    }
+
+    // Depthwise, the run's pixels row by row.
+    void add_rows(const Block& block, const Taps& h, const Run& rows, const Taps& w, const Run& cols, Range panels,
+                  const View<T>& view, T* sums, T* bias_sums) const {
+        const int64_t images = block.images.end - block.images.begin, p = rows.taps.begin, q = cols.taps.begin;
+        const int64_t height = rows.pixels.end - rows.pixels.begin, width = cols.pixels.end - cols.pixels.begin;
+        const bool none = rows.taps.end == p || cols.taps.end == q;
+        if (none && !has_bias()) return;
+        for (int64_t number = panels.begin; number < panels.end; ++number) {
+            const Columns columns = columns_of(number);
+            const bool lies = reads_dy();
+            if (!lies) copy_panel(block, rows.pixels, cols.pixels, columns);
+            const int64_t pitch = lies ? s_.f : columns.pitch(), row_pitch = (lies ? s_.out_w : width) * pitch,
+                          image_pitch = (lies ? s_.out_h : height) * row_pitch;
+            const int64_t first = (rows.pixels.begin * s_.out_w + cols.pixels.begin) * s_.f + columns.first;
+            const T* const dy = lies ? dy_.image(block.images.begin) + first : panel_;
+            if (has_bias())
+                for (int64_t n = 0; n < images; ++n)
+                    for (int64_t i = 0; i < height; ++i)
+                        add_columns(width, columns, dy + n * image_pitch + i * row_pitch, pitch, bias_sums + columns.first);
+            if (none) continue;
+            const int64_t top = rows.pixels.begin * s_.stride_h - view.top + h[p].at,
+                          left = cols.pixels.begin * s_.stride_w + w[q].at;
+            const DepthwiseGradient<T> gradient = {.images = images,
+                                                   .rows = height,
+                                                   .cols = width,
+                                                   .x_image_pitch = view.image_pitch,
+                                                   .x_row_pitch = s_.stride_h * view.row_pitch,
+                                                   .pixel_pitch = s_.stride_w * s_.c,
+                                                   .row_pitch = h.apart() * view.row_pitch,
+                                                   .tap_pitch = w.apart() * s_.c,
+                                                   .dy_image_pitch = image_pitch,
+                                                   .dy_row_pitch = row_pitch,
+                                                   .dy_pitch = pitch,
+                                                   .w_row_pitch = s_.kernel_w * s_.f,
+                                                   .w_pitch = s_.f,
+                                                   .x = view.origin + top * view.row_pitch + left * s_.c + columns.first,
+                                                   .dy = dy,
+                                                   .dw = sums + (p * s_.kernel_w + q) * s_.f + columns.first,
+                                                   .channels = 0};
+            add_depthwise(gradient, rows.taps.end - p, cols.taps.end - q, columns.valid,
+                          DepthwiseSharing(gradient.pixel_pitch, gradient.tap_pitch));
+        }
     }
 
     void copy_panel(const Block& block, Range rows, Range cols, const Columns& columns) const {
@@ -235,15 +280,6 @@ private:
     }
 
     void add_panel(int64_t pixels, int64_t segments, const Columns& columns, const E* x, T* sums) const {
-        if constexpr (!is_pair<E>) {
-            if (depthwise_) {
-                const T* const dy = reads_dy() ? dy_.data + columns.first : panel_;
-                if (!reads_dy())
-                    for (int64_t p = 0; p < pixels; ++p) dy_at_[p] = p * columns.pitch();
-                return add_depthwise<T>({pixels, x + columns.first, dy, at_, dy_at_, segments_, sums, s_.f, 0}, segments,
-                                        columns.valid);
-            }
-        }
         WeightTile<E> t;
         t.a_at = at_;
         t.pixels = pixels;
@@ -262,19 +298,19 @@ private:
         }
     }
 
-    void add_columns(int64_t pixels, const Columns& columns, T* sums) const {
+    // Those of dy, `pitch` from pixel to pixel.
+    void add_columns(int64_t pixels, const Columns& columns, const E* dy, int64_t pitch, T* sums) const {
         for (int v = 0; v < columns.vectors; ++v) {
             const int n = static_cast<int>(std::min<int64_t>(lanes<T>, columns.valid - v * lanes<T>));
             constexpr int64_t chains = 4;
             Vec<T> totals[chains] = {};
-            const E* of_pixel = panel_ + v * lanes<T>;
-            const int64_t pitch = columns.pitch();
+            const E* of_pixel = dy + v * lanes<T>;
             int64_t p = 0;
             for (; p + chains <= pixels; p += chains, of_pixel += chains * pitch) {
 #pragma GCC unroll 4
-                for (int64_t i = 0; i < chains; ++i) totals[i] += number(load(of_pixel + i * pitch));
+                for (int64_t i = 0; i < chains; ++i) totals[i] += number(load_upto(of_pixel + i * pitch, n));
             }
-            for (; p < pixels; ++p, of_pixel += pitch) totals[0] += number(load(of_pixel));
+            for (; p < pixels; ++p, of_pixel += pitch) totals[0] += number(load_upto(of_pixel, n));
             const Vec<T> total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
             store_upto(sums + v * lanes<T>, load_upto(sums + v * lanes<T>, n) + total, n);
         }
@@ -346,7 +382,7 @@ private:
     Blocks blocks_;
     Tap* taps_;  // of rows, then of columns
     Segment* segments_;
-    int64_t *at_, *dy_at_;
+    int64_t* at_;
     E *panel_, *copy_;
     int* spoiled_;  // shared: whether sums of points are not finite
     T *lines_, *points_, *gradients_, *zeros_, *sums_, *bias_sums_;

@@ -89,6 +89,15 @@ def test_depthwise(ops, c, how):
         check_integers(ops, (3, 8, 9, c), kernel, 3 * c, groups=c, **how)  # three filters a channel
 
 
+@pytest.mark.parametrize("kernel", [(7, 1), (2, 7), (4, 5), (6, 6), (9, 8)])
+@pytest.mark.parametrize("strides", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_depthwise_of_many_taps(ops, kernel, strides, dilation):
+    for padding in ("valid", 5):
+        shape = (2, 9 * dilation, 20 + 7 * dilation, 19)
+        check_integers(ops, shape, kernel, 19, groups=19, strides=strides, dilation=dilation, padding=padding)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("shape", "kernel", "f", "how"),
@@ -100,6 +109,8 @@ def test_depthwise(ops, c, how):
         ((1, 30, 30, 3), (7, 7), 64, {"strides": 2, "padding": 3}),
         ((1, 9, 9, 130), (3, 3), 70, {"padding": "same"}),
         ((2, 7, 7, 400), (1, 1), 65, {}),
+        ((3, 7, 8, 70), (1, 1), 64, {}),
+        ((3, 7, 8, 6), (1, 1), 9, {}),
         ((1, 14, 14, 520), (3, 3), 16, {"strides": 2, "padding": "same"}),
         ((40, 3, 3, 5), (3, 3), 7, {"padding": "same"}),
         ((1, 1, 300, 4), (1, 9), 4, {}),
