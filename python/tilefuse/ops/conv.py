@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -109,6 +110,7 @@ def conv2d_backward(
     activation: str | None = None,
     z: ArrayLike | None = None,
     precision: str | None = None,
+    needs_dx: bool = True,
 ) -> tuple[Array, Array, Array]:
     """The gradients of :func:`conv2d` at `x`, `w` and `b`.
 
@@ -124,6 +126,8 @@ def conv2d_backward(
         As given to :func:`conv2d`.
     z : array_like, dtype of `dy`, [n, out_h, out_w, f], optional
         The output before the activation, which the derivatives of gelu, gelu_tanh and silu need.
+    needs_dx : bool
+        Whether to compute `dx`; it is None else.
 
     Returns
     -------
@@ -162,11 +166,12 @@ def conv2d_backward(
         array = packed_floats(at, key, dtype, "x")
         check_shape(array, key, shape, "the output of conv2d")
         gradient = backward(name, gradient, array, alpha)
-    dx = empty(images.shape, dtype, images)
+    geometry, exactly = _geometry(place, groups), checked(precision, dtype)
+    dx: Any = empty(images.shape, dtype, images) if needs_dx else None
     dw = empty(filters.shape, dtype, images)
     db = empty(filters.shape[3:], dtype, images)
-    geometry, exactly = _geometry(place, groups), checked(precision, dtype)
-    native().conv2d_backward_data(gradient, filters, dx, geometry, exactly)
+    if needs_dx:
+        native().conv2d_backward_data(gradient, filters, dx, geometry, exactly)
     native().conv2d_backward_weights(images, gradient, dw, db, geometry, exactly)
     return dx, dw, db
 
