@@ -27,7 +27,8 @@ _Fake = Callable[..., Any]
 
 _TENSORS = (Tensor, Parameter)  # neither subclasses nor what compilers trace with
 # What operators that change no argument can't have, or what saves them nothing.
-_LEFT_OUT = {"matmul": ("out", "beta"), "dense_backward": ("needs_dx",), "conv2d_backward": ("needs_dx",)}
+_SAVING = ("dense_backward", "conv2d_backward", "conv2d_pooled_backward")
+_LEFT_OUT = {"matmul": ("out", "beta"), **dict.fromkeys(_SAVING, ("needs_dx",))}
 
 _SCHEMA_TYPES = {  # of the annotations in tilefuse.ops
     "ArrayLike": "Tensor",
@@ -54,9 +55,11 @@ TRACED: _Functions = {}
 class Op:
     """One function of `tilefuse.ops`, and the operator made of it."""
 
-    def __init__(self, name: str, function: Callable[..., Any], fake: _Fake, **fixed: Any) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], fake: _Fake, rule: Any = None, **fixed: Any
+    ) -> None:
         self.name, self.function, self.fixed = name, function, fixed
-        self.inputs, self.rule = RULES.get(getattr(function, "__name__", name), ((), None))
+        self.inputs, self.rule = rule or RULES.get(function.__name__, ((), None))
         parameters = inspect.signature(function).parameters
         self.parameters = [p for key, p in parameters.items() if key not in (*_LEFT_OUT.get(name, ()), *fixed)]
         self.defaults = {p.name: p.default for p in self.parameters}
@@ -140,12 +143,13 @@ class Op:
         a = dict(arguments)
         if "pool_size" in a:
             a["pool_size"] = pair(a["pool_size"], "pool_size")
-            a["strides"] = a["pool_size"] if a["strides"] is None else a["strides"]
+            if a["strides"] is None:
+                a["strides"] = a["pool_size"]
         for key in ("strides", "dilation"):
             if key in a:
                 a[key] = pair(a[key], key)
         if "padding" in a and not _is_flat(a["padding"]):
-            kernel = a["pool_size"] if "pool_size" in a else tuple(a["w"].shape[:2])
+            kernel = tuple(a["w"].shape[:2]) if "w" in a else a["pool_size"]
             sides = explicit_padding(tuple(a["x"].shape[1:3]), kernel, a["strides"], a["padding"], a.get("dilation", (1, 1)))
             a["padding"] = [n for side in sides for n in side]
         return a
@@ -184,8 +188,7 @@ class _Recorded(torch.autograd.Function):
 @functools.cache
 def _without_dx() -> _Functions:
     """The plain roads, but where an op can do without its first gradient, which costs as much as the second."""
-    saving = {name: functools.partial(PLAIN[name], needs_dx=False) for name in ("dense_backward", "conv2d_backward")}
-    return PLAIN | saving
+    return PLAIN | {name: functools.partial(PLAIN[name], needs_dx=False) for name in _SAVING}
 
 
 def through_numpy(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tilefuse import ops
 from tilefuse._gradients import RULES
 from tilefuse.ops._windows import windows
+from tilefuse.ops.conv import conv2d_pooled, conv2d_pooled_backward
 
 from ._registry import PLAIN, TRACED, Op, public
 
@@ -59,6 +60,18 @@ def _matmul(a: _Arguments) -> Tensor:
 
 def _conv2d(a: _Arguments) -> Tensor:
     return _windows(a, tuple(a["w"].shape[:2]), a["w"].shape[3], a["dilation"])
+
+
+def _conv2d_pooled(a: _Arguments) -> tuple[Tensor, Tensor]:
+    n, height, width, channels = _conv2d(a).shape
+    rows, columns = a["pool_size"]
+    shape = (n, height // rows, width // columns, channels)
+    return _new(a["x"], shape), _new(a["x"], shape, torch.uint8)
+
+
+def _conv2d_pooled_rule(f: Any, dy: Any, result: Any, a: _Arguments) -> Sequence[Any]:
+    how = {key: a[key] for key in ("pool_size", "strides", "padding", "dilation", "groups", "activation", "precision")}
+    return f["conv2d_pooled_backward"](dy, a["x"], a["w"], *result, **how)
 
 
 def _pool2d(a: _Arguments) -> Tensor:
@@ -138,6 +151,11 @@ OPS["batch_norm_training"] = Op(
     "batch_norm_training", ops.batch_norm, _batch_norm_training, training=True, **_moved
 )
 
+# A convolution and what follows in one kernel, for `Conv2d`.
+OPS["conv2d_pooled"] = Op(
+    "conv2d_pooled", conv2d_pooled, _conv2d_pooled, rule=(("x", "w", "b"), _conv2d_pooled_rule)
+)
+OPS["conv2d_pooled_backward"] = Op("conv2d_pooled_backward", conv2d_pooled_backward, _weighted_backward)
 
 
 def _either_batch_norm(road: str) -> Callable[..., Any]:
@@ -159,6 +177,7 @@ _batch_norm_in_training = public(OPS["batch_norm_training"])
 binary_cross_entropy = public(OPS["binary_cross_entropy"])
 categorical_cross_entropy = public(OPS["categorical_cross_entropy"])
 conv2d = public(OPS["conv2d"])
+conv2d_max_pool2d = public(OPS["conv2d_pooled"])
 dense = public(OPS["dense"])
 dropout = public(OPS["dropout"])
 elu = public(OPS["elu"])
