@@ -86,7 +86,7 @@ class Op:
         if len(args) > len(self.defaults) or not kwargs.keys() <= self.defaults.keys():
             inspect.signature(self.function).bind(*args, **kwargs)  # says what is wrong
         arguments = self.defaults | dict(zip(self.defaults, args, strict=False)) | kwargs
-        if inspect.Parameter.empty in arguments.values():
+        if any(value is inspect.Parameter.empty for value in arguments.values()):
             inspect.signature(self.function).bind(*args, **kwargs)
         return arguments
 
