@@ -2,9 +2,9 @@
 
 usage: python benchmarks/torch_step.py [--blocks N] [--steps N] [--batch N] [--output DIR]
 
-The network is cnn28 of train_step.py, with Adam. PyTorch's own step is measured in both memory formats, each with
-one thread and with as many as there are cores, and with its fused Adam; it counts at its best. The kinds take turns
-in short blocks, and a time is the median of a kind's blocks. Writes torch_step.json and .md.
+The network is cnn28 of train_step.py, with Adam. PyTorch's own step is measured in both memory formats, each
+with one thread and with as many as there are cores, and with its fused Adam; it counts at its best. The kinds
+take turns in short blocks, and a time is the median of a kind's blocks. Writes torch_step.json and .md.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ def kinds(cores: int) -> dict[str, tuple[Step, torch.memory_format, int]]:
     found["replace_modules"] = (step_of(model, nn.CrossEntropyLoss(), optimizer), *how)
     model = tilefuse.torch.replace_modules(network())
     optimizer = tilefuse.torch.Adam(model.parameters())
-    found["replace_modules, Adam, loss"] = (step_of(model, tilefuse.torch.CrossEntropyLoss(), optimizer), *how)
+    found["replace_modules, Adam, loss"] = (
+        step_of(model, tilefuse.torch.CrossEntropyLoss(), optimizer),
+        *how,
+    )
     return found
 
 
@@ -96,7 +99,8 @@ def main() -> None:
     medians = {name: statistics.median(each) for name, each in times.items()}
     best = min((name for name in medians if name.startswith("PyTorch")), key=medians.__getitem__)
     rows = [
-        [name, f"{ms:.2f}", f"{medians[best] / ms:.2f}", f"{losses[name]:.3f}"] for name, ms in medians.items()
+        [name, f"{ms:.2f}", f"{medians[best] / ms:.2f}", f"{losses[name]:.3f}"]
+        for name, ms in medians.items()
     ]
     table = markdown_table(["cnn28, batch 32", "ms a step", f"times faster than {best}", "last loss"], rows)
     print(table)

@@ -39,9 +39,7 @@ def differentiable(functions: _Functions) -> dict[str, Callable[..., Any]]:
 
 
 def needed_by_rule(name: str, arguments: _Arguments) -> tuple[set[str], bool]:
-    """Return the names of the arrays of a call whose elements the op's rule reads, and whether it reads those of
-    the first result.
-    """
+    """Return the names of a call's arrays that the op's rule reads, and whether it reads the first result."""
     activation = arguments.get("activation")
     if name in _FROM_OUTPUT:
         return set(), True

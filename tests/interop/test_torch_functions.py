@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-
-
 import numpy as np
 import pytest
 from tilefuse import ops
@@ -64,7 +62,9 @@ CASES = {
     "matmul batch": call(
         "matmul", random(2, 1, 5, 4), random(3, 2, 4, seed=1), bias=random(2, seed=2), transpose_b=True
     ),
-    "matmul transposed": call("matmul", random(4, 5), random(4, 3, seed=1), transpose_a=True, activation="gelu"),
+    "matmul transposed": call(
+        "matmul", random(4, 5), random(4, 3, seed=1), transpose_a=True, activation="gelu"
+    ),
     "conv2d": call("conv2d", images(), filters()),
     "conv2d same": call("conv2d", images(), filters(), random(4, seed=2), strides=2, padding="same"),
     "conv2d padded": call("conv2d", images(), filters(), padding=((1, 0), (2, 1)), dilation=(1, 2)),
@@ -109,7 +109,9 @@ CASES = {
     "softmax_cross_entropy weighted": call(
         "softmax_cross_entropy", random(4, 3), positive(4, 3), sample_weight=positive(4)
     ),
-    "categorical_cross_entropy": call("categorical_cross_entropy", positive(4, 3), torch.tensor([0, 2, 1, 1])),
+    "categorical_cross_entropy": call(
+        "categorical_cross_entropy", positive(4, 3), torch.tensor([0, 2, 1, 1])
+    ),
     "sigmoid_binary_cross_entropy": call("sigmoid_binary_cross_entropy", random(4, 3), positive(4, 3)),
     "binary_cross_entropy": call("binary_cross_entropy", positive(4, 3), positive(4, 3)),
     "mean_squared_error": call("mean_squared_error", random(4, 3), random(4, 3, seed=1)),
@@ -167,7 +169,9 @@ def test_gradient(case: str) -> None:
     assert torch.autograd.gradcheck(function, inputs)
 
 
-@pytest.mark.parametrize("case", ["dense relu", "conv2d gelu", "max_pool2d same", "batch_norm True relu", "dropout"])
+@pytest.mark.parametrize(
+    "case", ["dense relu", "conv2d gelu", "max_pool2d same", "batch_norm True relu", "dropout"]
+)
 def test_compiled(case: str) -> None:
     """The registered operators, traced forward and backward, give what the eager functions do."""
     torch.compiler.reset()
@@ -191,7 +195,9 @@ class Calls(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace == "tilefuse":
-            self.seen.append((function, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)))
+            self.seen.append(
+                (function, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args))
+            )
         return function(*args, **(kwargs or {}))
 
 

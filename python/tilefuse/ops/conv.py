@@ -190,7 +190,9 @@ def conv2d_pooled(
     activation: str | None = None,
     precision: str | None = None,
 ) -> tuple[Array, Array]:
-    """:func:`conv2d` with an activation that never falls, then max-pooling with windows side by side, in one pass.
+    """:func:`conv2d` and the max-pooling that follows, of windows side by side, in one pass.
+
+    The activation must never fall.
 
     Returns the maxima [n, out_h / pool_h, out_w / pool_w, f], and which of its window each is, in uint8.
     """

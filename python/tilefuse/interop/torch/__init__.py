@@ -5,8 +5,8 @@
 - `SGD`, `Adam`, `AdamW`, `RMSprop`, `Adagrad`: optimizers of `torch.optim`, a step of which is one kernel.
 - `dense`, `conv2d`, `softmax`, ...: the functions of `tilefuse.ops` on tensors, differentiable.
 
-All of it works under `torch.compile` and `torch.autocast`. Gradients of gradients and `torch.func`'s transforms are
-not supported.
+All of it works under `torch.compile` and `torch.autocast`. Gradients of gradients and `torch.func`'s
+transforms are not supported.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""The ops of `tilefuse.ops` as operators of PyTorch: registered from their signatures, with the tape's gradients.
+"""The ops of `tilefuse.ops` as operators of PyTorch, made from their signatures and the tape's gradients.
 
 An op is called on one of three roads. `Op.plain` runs the kernel and no more. Where a gradient is wanted,
 `_Recorded`, an autograd.Function, costs about half of what the registered operator costs in eager mode. The
@@ -59,9 +59,13 @@ class Op:
         self, name: str, function: Callable[..., Any], fake: _Fake, rule: Any = None, **fixed: Any
     ) -> None:
         self.name, self.function, self.fixed = name, function, fixed
+        self.inputs: Sequence[str]
+        self.rule: Any
         self.inputs, self.rule = rule or RULES.get(function.__name__, ((), None))
         parameters = inspect.signature(function).parameters
-        self.parameters = [p for key, p in parameters.items() if key not in (*_LEFT_OUT.get(name, ()), *fixed)]
+        self.parameters = [
+            p for key, p in parameters.items() if key not in (*_LEFT_OUT.get(name, ()), *fixed)
+        ]
         self.defaults = {p.name: p.default for p in self.parameters}
         self.where = {name: i for i, name in enumerate(self.defaults)}
         self.has_precision = "precision" in self.defaults
@@ -85,7 +89,7 @@ class Op:
         """Return the arguments by name, in the order of the parameters."""
         if len(args) > len(self.defaults) or not kwargs.keys() <= self.defaults.keys():
             inspect.signature(self.function).bind(*args, **kwargs)  # says what is wrong
-        arguments = self.defaults | dict(zip(self.defaults, args, strict=False)) | kwargs
+        arguments = {**self.defaults, **dict(zip(self.defaults, args, strict=False)), **kwargs}
         if any(value is inspect.Parameter.empty for value in arguments.values()):
             inspect.signature(self.function).bind(*args, **kwargs)
         return arguments
@@ -94,7 +98,8 @@ class Op:
         """Keep what the gradient needs in the context of an autograd node."""
         kept, keeps_output = needed_by_rule(self.function.__name__, arguments | self.fixed)
         values = [
-            True if isinstance(value, Tensor) and key not in kept else value for key, value in arguments.items()
+            True if isinstance(value, Tensor) and key not in kept else value
+            for key, value in arguments.items()
         ]  # rules ask of some arrays no more than whether they are None
         values += [y if keeps_output or i > 0 else None for i, y in enumerate(results)]
         ctx.save_for_backward(*(value if isinstance(value, Tensor) else None for value in values))
@@ -150,7 +155,9 @@ class Op:
                 a[key] = pair(a[key], key)
         if "padding" in a and not _is_flat(a["padding"]):
             kernel = tuple(a["w"].shape[:2]) if "w" in a else a["pool_size"]
-            sides = explicit_padding(tuple(a["x"].shape[1:3]), kernel, a["strides"], a["padding"], a.get("dilation", (1, 1)))
+            sides = explicit_padding(
+                tuple(a["x"].shape[1:3]), kernel, a["strides"], a["padding"], a.get("dilation", (1, 1))
+            )
             a["padding"] = [n for side in sides for n in side]
         return a
 
@@ -187,7 +194,7 @@ class _Recorded(torch.autograd.Function):
 
 @functools.cache
 def _without_dx() -> _Functions:
-    """The plain roads, but where an op can do without its first gradient, which costs as much as the second."""
+    """The plain roads, without gradients at `x`, which cost as much as those at the weights."""
     return PLAIN | {name: functools.partial(PLAIN[name], needs_dx=False) for name in _SAVING}
 
 
@@ -216,7 +223,7 @@ def public(op: Op) -> Callable[..., Any]:
     @functools.wraps(op.function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.is_autocast_enabled("cpu"):
-            args, kwargs = _autocast(op, args, kwargs)
+            args, kwargs = _in_single(op, args, kwargs)
         if torch.compiler.is_compiling() or not _is_eager(args) or not _is_eager(kwargs.values()):
             return op.traced(*args, **kwargs)
         if torch.is_grad_enabled() and op.rule is not None and _wants_gradient(args, kwargs):
@@ -237,9 +244,10 @@ def _wants_gradient(args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
     return any(isinstance(value, Tensor) and value.requires_grad for value in (*args, *kwargs.values()))
 
 
-def _autocast(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+def _in_single(op: Op, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments in float32, and products in the precision of the autocast."""
-    args, kwargs = [_single(value) for value in args], {key: _single(value) for key, value in kwargs.items()}
+    args = tuple(_single(value) for value in args)
+    kwargs = {key: _single(value) for key, value in kwargs.items()}
     if op.has_precision and torch.get_autocast_dtype("cpu") == torch.bfloat16:
         first = args[0] if args else next(iter(kwargs.values()))
         if kwargs.get("precision") is None and isinstance(first, Tensor) and first.dtype == torch.float32:
@@ -263,6 +271,6 @@ def _returns(op: Op) -> str:
 
 
 def _schema(op: Op) -> str:
-    """Return the operator's signature. Every argument is given, by position: PyTorch has no gradients of others."""
+    """Return the operator's signature. All arguments are positional: PyTorch has no gradients of others."""
     declared = [f"{_SCHEMA_TYPES[parameter.annotation]} {parameter.name}" for parameter in op.parameters]
     return f"({', '.join(declared)}) -> {_returns(op)}"

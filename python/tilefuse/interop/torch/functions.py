@@ -1,14 +1,13 @@
-"""The functions of `tilefuse.ops` on tensors, differentiable: the table of all of them, with what they return.
+"""The functions of `tilefuse.ops` on tensors, differentiable: the table of all, with what they return.
 
-A call of a function whose gradient is not wanted goes straight to the kernel. Names, arguments and results are
-those of `tilefuse.ops` (images as NHWC, filters as HWIO); `out` and `beta` of `matmul` are not there. Tensors are
-of float32 or float64, in the CPU's memory. Under `torch.autocast` tensors of 16 bits are converted to float32,
-products are made in precision "bfloat16", and results are float32.
+A call of a function whose gradient is not wanted goes straight to the kernel. Names, arguments and results
+are those of `tilefuse.ops` (images as NHWC, filters as HWIO); `out` and `beta` of `matmul` are not there.
+Tensors are of float32 or float64, in the CPU's memory. Under `torch.autocast` tensors of 16 bits are
+converted to float32, products are made in precision "bfloat16", and results are float32.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,7 +69,10 @@ def _conv2d_pooled(a: _Arguments) -> tuple[Tensor, Tensor]:
 
 
 def _conv2d_pooled_rule(f: Any, dy: Any, result: Any, a: _Arguments) -> Sequence[Any]:
-    how = {key: a[key] for key in ("pool_size", "strides", "padding", "dilation", "groups", "activation", "precision")}
+    how = {
+        key: a[key]
+        for key in ("pool_size", "strides", "padding", "dilation", "groups", "activation", "precision")
+    }
     return f["conv2d_pooled_backward"](dy, a["x"], a["w"], *result, **how)
 
 
@@ -131,7 +133,6 @@ _RESULTS: dict[str, _Results] = {
 }  # of elementwise ops: as the first argument
 
 
-
 def _first(a: _Arguments) -> Tensor:
     """What elementwise ops return."""
     x = next(iter(a.values()))
@@ -144,7 +145,7 @@ OPS = {
     for name in (*RULES, *_BACKWARD)
     if name != "batch_norm"
 }
-# Two operators, since one has three results. Neither changes the moving averages: one that does has no gradient.
+# Two operators, since one has three results. Neither moves the averages: what changes arguments has no gradient.
 _moved: dict[str, Any] = {"moving_mean": None, "moving_variance": None, "momentum": 0.0}
 OPS["batch_norm"] = Op("batch_norm", ops.batch_norm, _first, training=False, momentum=0.0)
 OPS["batch_norm_training"] = Op(

@@ -1,13 +1,12 @@
 """Modules of `torch.nn` on tilefuse's kernels: the same constructors, attributes, state dicts and numerics.
 
-Images are NCHW as everywhere in PyTorch. In the memory format `torch.channels_last` they go in without a copy;
-others are copied first. Results are in channels_last. What a module can't do its constructor refuses; a call
-that its kernels can't take, such as one with a target to ignore, goes to PyTorch's own.
+Images are NCHW as everywhere in PyTorch. In the memory format `torch.channels_last` they go in without a
+copy; others are copied first. Results are in channels_last. What a module can't do its constructor refuses; a
+call that its kernels can't take, such as one with a target to ignore, goes to PyTorch's own.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from . import functions as F
 
 __all__ = [
     "ELU",
+    "GELU",
     "SELU",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
@@ -27,7 +27,6 @@ __all__ = [
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
-    "GELU",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -58,7 +57,8 @@ class _Checked:
         """Return why the kernels can't do what a module of `torch.nn` does; None where they can."""
         for parameter in module.parameters():
             if parameter.dtype not in (torch.float32, torch.float64) or parameter.device.type != "cpu":
-                return f"parameters are {parameter.dtype} on {parameter.device}; expected float32 or float64 on cpu"
+                place = f"{parameter.dtype} on {parameter.device}"
+                return f"parameters are {place}; expected float32 or float64 on cpu"
         return None
 
 
@@ -110,8 +110,8 @@ class Linear(_Checked, _Activated, nn.Linear):
 class Conv2d(_Checked, _Activated, nn.Conv2d):
     """As `torch.nn.Conv2d` with zeros for padding.
 
-    The weight has PyTorch's shape, [f, c / groups, h, w], and lies in memory as the kernels read it, as
-    [h, w, c / groups, f]. A weight that lies in another way (put there by ``load_state_dict(assign=True)``, for
+    The weight has PyTorch's shape, [f, c / groups, h, w], and lies in memory as the kernels read it, as [h,
+    w, c / groups, f]. A weight that lies in another way (put there by ``load_state_dict(assign=True)``, for
     one) is copied in each call.
     """
 
@@ -130,7 +130,7 @@ class Conv2d(_Checked, _Activated, nn.Conv2d):
     def lay_out(self) -> None:
         """Put the weight in memory as the kernels read it; it stays the same Parameter."""
         weight = self._parameters.get("weight")
-        if weight is not None and not isinstance(weight, nn.parameter.UninitializedTensorMixin):
+        if weight is not None and not nn.parameter.is_lazy(weight):
             weight.data = weight.data.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -245,9 +245,8 @@ def _over_rows(module: Any, x: Tensor, function: Callable[[Tensor, Any], Tensor]
     """A function of the last axis on all axes that the module normalises."""
     axes = len(module.normalized_shape)
     if x.shape[x.ndim - axes :] != tuple(module.normalized_shape):
-        raise ValueError(
-            f"the input has shape {tuple(x.shape)}; expected [..., {', '.join(map(str, module.normalized_shape))}]"
-        )
+        expected = ", ".join(map(str, module.normalized_shape))
+        raise ValueError(f"the input has shape {tuple(x.shape)}; expected [..., {expected}]")
     if axes == 1:
         return function(x, lambda weight: weight)
     flat = function(x.flatten(-axes), lambda weight: None if weight is None else weight.flatten())
@@ -412,7 +411,9 @@ class CrossEntropyLoss(_Loss, nn.CrossEntropyLoss):
             target = target.movedim(1, -1) if target.ndim == input.ndim else target
         mean = F.softmax_cross_entropy(input, target, label_smoothing=float(self.label_smoothing))[0]
         if target.ndim == input.ndim > 2:
-            mean = mean * (rows.numel() / len(input))  # PyTorch's mean of distributions is over the batch alone
+            mean = mean * (
+                rows.numel() / len(input)
+            )  # PyTorch's mean of distributions is over the batch alone
         return self._reduced(mean, len(input) if target.ndim == input.ndim > 2 else rows.numel())
 
 

@@ -1,7 +1,7 @@
 """Optimizers of `torch.optim` whose step is one call of a kernel over all parameters.
 
-Constructors, defaults, parameter groups, hooks, numerics and state dicts are PyTorch's; a state dict of one can be
-loaded into the other. `foreach`, `fused` and `capturable` change nothing.
+Constructors, defaults, parameter groups, hooks, numerics and state dicts are PyTorch's; a state dict of one
+can be loaded into the other. `foreach`, `fused` and `capturable` change nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _OneKernel:
         raise NotImplementedError
 
     def rule(self, group: _Group, step: int) -> dict[str, Any]:
-        """Return the update as the kernel is to make it, at the parameter's step of that number, from 1 on."""
+        """Return the update as the kernel is to make it, at a parameter's step of that number, from 1 on."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -68,7 +68,9 @@ class _OneKernel:
 
     def _step_of(self, group: _Group) -> None:
         names = self.slots(group)
-        calls: dict[Any, tuple[list[Any], list[Any], list[Any]]] = collections.defaultdict(lambda: ([], [], []))
+        calls: dict[Any, tuple[list[Any], list[Any], list[Any]]] = collections.defaultdict(
+            lambda: ([], [], [])
+        )
         steps = []
         for p in group["params"]:
             if p.grad is None:
@@ -114,11 +116,11 @@ class _OneKernel:
 
 
 def _elements(x: Tensor, like: Tensor) -> np.ndarray:
-    """`x` as one axis, in the order in which the elements of `like` lie in memory; a copy where its own differ."""
+    """`x` as one axis, in the order in which the elements of `like` lie in memory; copied if it differs."""
     if x.dtype != like.dtype or x.dtype not in (torch.float32, torch.float64) or x.layout != torch.strided:
         raise TypeError(
-            f"a parameter is of {like.dtype}, its gradient or state of {x.dtype} ({x.layout}); expected dense "
-            "tensors of float32 or float64: use torch.optim's optimizer for others"
+            f"a parameter is of {like.dtype}, its gradient or state of {x.dtype} ({x.layout}); "
+            "expected dense tensors of float32 or float64: use torch.optim's optimizer for others"
         )
     if x.device.type != "cpu":
         raise TypeError(f"a parameter or its gradient is on {x.device}; expected it in the CPU's memory")
@@ -129,7 +131,9 @@ def _elements(x: Tensor, like: Tensor) -> np.ndarray:
 
 def _check_dense(p: Tensor) -> None:
     if torch.empty_like(p).stride() != p.stride():  # those of a dense tensor are preserved
-        raise TypeError(f"a parameter of shape {tuple(p.shape)} has strides {p.stride()}, with gaps or overlaps")
+        raise TypeError(
+            f"a parameter of shape {tuple(p.shape)} has strides {p.stride()}, with gaps or overlaps"
+        )
 
 
 class SGD(_OneKernel, torch.optim.SGD):
@@ -143,7 +147,9 @@ class SGD(_OneKernel, torch.optim.SGD):
             "kind": "sgd",
             "momentum": float(group["momentum"]),
             "nesterov": group["nesterov"],
-            "dampening": float(group["dampening"]) if step > 1 else 0.0,  # the first gradient goes in as it is
+            "dampening": float(group["dampening"])
+            if step > 1
+            else 0.0,  # the first gradient goes in as it is
             "l2": group["weight_decay"] / 2,
         }
 
@@ -188,7 +194,9 @@ class RMSprop(_OneKernel, torch.optim.RMSprop):
     """As `torch.optim.RMSprop`: momentum, centered."""
 
     def slots(self, group: _Group) -> list[str]:
-        return ["square_avg"] + ["momentum_buffer"] * (group["momentum"] > 0) + ["grad_avg"] * group["centered"]
+        return (
+            ["square_avg"] + ["momentum_buffer"] * (group["momentum"] > 0) + ["grad_avg"] * group["centered"]
+        )
 
     def rule(self, group: _Group, step: int) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 _OURS = {getattr(nn, name): getattr(modules, name) for name in modules.__all__}
 
 # Activations whose derivative needs no more than the output; all of them never fall.
-_FUSED_ACTIVATIONS = {
+_FUSED_ACTIVATIONS: dict[type[nn.Module], str] = {
     modules.ReLU: "relu",
     modules.SELU: "selu",
     modules.Sigmoid: "sigmoid",
@@ -38,19 +38,19 @@ class Fused(nn.Identity):
 def replace_modules(model: _Model, *, fuse: bool = True) -> _Model:
     """Let the modules of a model run on tilefuse's kernels, wherever there is one that does the same.
 
-    The modules stay the same objects and only change their class: parameters, buffers, hooks, names, modes and
-    optimizers that were made before all stay what they are. The weights of convolutions are put into memory in
-    another order (see `Conv2d`). Subclasses of PyTorch's modules, and whatever the kernels can't do (dtypes, modes of
-    padding, ...), stay as they are.
+    The modules stay the same objects and only change their class: parameters, buffers, hooks, names, modes
+    and optimizers that were made before all stay what they are. The weights of convolutions are put into
+    memory in another order (see `Conv2d`). Subclasses of PyTorch's modules, and whatever the kernels can't do
+    (dtypes, modes of padding, ...), stay as they are.
 
     Parameters
     ----------
     model : torch.nn.Module
         Changed in place.
     fuse : bool
-        In each `torch.nn.Sequential`, let `Linear`, `Conv2d` and batch normalisation do the activation that follows,
-        and `Conv2d` the max-pooling after that: one pass instead of several. What was fused stays in its place and
-        does nothing. Not done where a module has hooks, or is used in two places.
+        In each `torch.nn.Sequential`, let `Linear`, `Conv2d` and batch normalisation do the activation that
+        follows, and `Conv2d` the max-pooling after that: one pass instead of several. What was fused stays in
+        its place and does nothing. Not done where a module has hooks, or is used in two places.
 
     Returns
     -------
@@ -92,9 +92,8 @@ def _fuse(sequential: nn.Sequential, uses: collections.Counter[int]) -> None:
     place = ""
     for name, module in sequential.named_children():
         if before is not None and _takes_over(before, module, uses):
-            was = type(module).__name__
+            vars(module).update(was=type(module).__name__, into=place)
             module.__class__ = Fused
-            module.was, module.into = was, place
         elif not isinstance(module, Fused):
             before, place = module, name
 
@@ -104,13 +103,21 @@ def _takes_over(module: nn.Module, following: nn.Module, uses: collections.Count
     if any(uses[id(each)] > 1 or _has_hooks(each) for each in (module, following)):
         return False
     pooled = isinstance(module, Conv2d) and module.pool is not None
-    if isinstance(module, (Linear, Conv2d, _BatchNorm)) and type(following) in _FUSED_ACTIVATIONS and not pooled:
+    if (
+        isinstance(module, (Linear, Conv2d, _BatchNorm))
+        and type(following) in _FUSED_ACTIVATIONS
+        and not pooled
+    ):
         if module.activation is None:
             module.activation = _FUSED_ACTIVATIONS[type(following)]
             return True
     elif isinstance(module, Conv2d) and isinstance(following, modules.MaxPool2d) and not pooled:
         window = _pair(following.kernel_size)
-        if _pair(following.stride) == window and _pair(following.padding) == (0, 0) and window[0] * window[1] <= 256:
+        if (
+            _pair(following.stride) == window
+            and _pair(following.padding) == (0, 0)
+            and window[0] * window[1] <= 256
+        ):
             module.pool = window
             return True
     return False
