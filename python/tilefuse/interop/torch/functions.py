@@ -145,7 +145,7 @@ OPS = {
     for name in (*RULES, *_BACKWARD)
     if name != "batch_norm"
 }
-# Two operators, since one has three results. Neither moves the averages: what changes arguments has no gradient.
+# Two operators, as one has three results. Neither moves the averages: what changes arguments has no gradient.
 _moved: dict[str, Any] = {"moving_mean": None, "moving_variance": None, "momentum": 0.0}
 OPS["batch_norm"] = Op("batch_norm", ops.batch_norm, _first, training=False, momentum=0.0)
 OPS["batch_norm_training"] = Op(
