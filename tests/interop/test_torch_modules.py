@@ -342,10 +342,7 @@ def test_network(name: str, dtype: Any) -> None:
             results.append([y, *(p.grad for p in module.parameters()), *module.buffers()])
         for their, our in zip(*results, strict=True):
             scale = max(1.0, float(their.detach().abs().max()))
-            assert (
-                float((our - their).detach().abs().max())
-                <= (1e-4 if dtype == torch.float32 else 1e-11) * scale
-            )
+            same(our, their, scale * (1e-4 if dtype == torch.float32 else 1e-11))
     assert list(ours.state_dict()) == list(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict())
 
@@ -436,5 +433,5 @@ def test_autocast() -> None:
         loss = tt.CrossEntropyLoss()(y, torch.arange(16))
     (loss + z.sum()).backward()
     assert linear.weight.grad.dtype == torch.float32
-    with pytest.raises(TypeError, match=r"bfloat16; expected float32 or float64.*autocast"):
+    with pytest.raises(TypeError, match="bfloat16; expected float32 or float64"):
         tt.relu(x.bfloat16())

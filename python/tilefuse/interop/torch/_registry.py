@@ -75,7 +75,7 @@ class Op:
 
     def plain(self, *args: Any, **kwargs: Any) -> Any:
         """Run the kernel."""
-        return through_numpy(self.function, *args, **kwargs, **self.fixed)
+        return self.function(*args, **kwargs, **self.fixed)
 
     def recorded(self, *args: Any, **kwargs: Any) -> Any:
         """Run the kernel, and record it for the gradient."""
@@ -196,25 +196,6 @@ class _Recorded(torch.autograd.Function):
 def _without_dx() -> _Functions:
     """The plain roads, without gradients at `x`, which cost as much as those at the weights."""
     return PLAIN | {name: functools.partial(PLAIN[name], needs_dx=False) for name in _SAVING}
-
-
-def through_numpy(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function of NumPy arrays on tensors, whose memory it shares."""
-    result = function(*map(_array, args), **{key: _array(value) for key, value in kwargs.items()})
-    if isinstance(result, tuple):
-        return tuple(None if a is None else torch.from_numpy(a) for a in result)
-    return torch.from_numpy(result)
-
-
-def _array(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    if value.dtype in (torch.bfloat16, torch.float16):
-        raise TypeError(
-            f"a tensor has dtype {value.dtype}; expected float32 or float64: convert it with .float(), or "
-            "call the op under torch.autocast"
-        )
-    return value.detach().numpy()
 
 
 def public(op: Op) -> Callable[..., Any]:

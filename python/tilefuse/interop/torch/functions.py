@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tilefuse import ops
 from tilefuse._gradients import RULES
+from tilefuse.ops._arrays import as_given
 from tilefuse.ops._windows import windows
 from tilefuse.ops.conv import conv2d_pooled, conv2d_pooled_backward
 
@@ -154,9 +155,11 @@ OPS["batch_norm_training"] = Op(
 
 # A convolution and what follows in one kernel, for `Conv2d`.
 OPS["conv2d_pooled"] = Op(
-    "conv2d_pooled", conv2d_pooled, _conv2d_pooled, rule=(("x", "w", "b"), _conv2d_pooled_rule)
+    "conv2d_pooled", as_given(conv2d_pooled), _conv2d_pooled, rule=(("x", "w", "b"), _conv2d_pooled_rule)
 )
-OPS["conv2d_pooled_backward"] = Op("conv2d_pooled_backward", conv2d_pooled_backward, _weighted_backward)
+OPS["conv2d_pooled_backward"] = Op(
+    "conv2d_pooled_backward", as_given(conv2d_pooled_backward), _weighted_backward
+)
 
 
 def _either_batch_norm(road: str) -> Callable[..., Any]:
