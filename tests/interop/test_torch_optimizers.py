@@ -102,7 +102,7 @@ def test_groups_closure_schedule_and_copies() -> None:
     schedule.step()
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.25]
     again = copy.deepcopy(optimizer)
-    train(again, 1)
+    train(again, 1, start=1)
     assert not torch.equal(again.param_groups[0]["params"][0], w)
 
 
