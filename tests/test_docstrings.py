@@ -20,13 +20,15 @@ NEEDED = {
     "tilefuse.interop.onnx": "onnx",
     "tilefuse.interop.sklearn": "sklearn",
     "tilefuse.interop.weights": "torch",
+    "tilefuse.torch": "torch",
 }
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, tmp_path, monkeypatch, set_num_threads):  # the last undoes what an example sets
-    if name in NEEDED:
-        pytest.importorskip(NEEDED[name])
+    needed = "torch" if name.startswith("tilefuse.interop.torch") else NEEDED.get(name)
+    if needed:
+        pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)  # for those that save files
     try:
         module = importlib.import_module(name)

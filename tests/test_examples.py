@@ -21,7 +21,7 @@ from tilefuse.datasets import load_digits_sample, load_image, load_mnist, write_
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
-OF_TILEFUSE_ONLY = {"export_onnx.py", "jax_mnist_mlp.py", "model_selection.py"}
+OF_TILEFUSE_ONLY = {"export_onnx.py", "jax_mnist_mlp.py", "model_selection.py", "torch_mnist_cnn.py"}
 
 KERAS_IMPORTS = {
     "from tilefuse import GradientTape, Sequential": (
@@ -85,6 +85,12 @@ def test_dropout(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 def test_convolutions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     out = output_of("mnist_cnn.py", 2, capsys, monkeypatch)
+    assert numbers(r"test accuracy ([0-9.]+)", out)[0] > 0.93
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+def test_program_of_pytorch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = output_of("torch_mnist_cnn.py", 2, capsys, monkeypatch)
     assert numbers(r"test accuracy ([0-9.]+)", out)[0] > 0.93
 
 

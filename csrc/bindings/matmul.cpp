@@ -132,6 +132,14 @@ void store(tilefuse_matmul_args& args, const View& operand, const View& result) 
     args.result = result.is_bfloat16 ? TILEFUSE_STORED_BFLOAT16 : TILEFUSE_STORED_WHOLE;
 }
 
+// How to multiply arrays of `dtype`; returns whether the argument will do.
+bool precision_of(const Arguments& given, size_t i, tilefuse_dtype dtype, tilefuse_precision& precision) {
+    if (!given.has(i)) return true;
+    const std::optional<tilefuse_precision> found = find_precision(given.text(i));
+    if (found) precision = *found;
+    return dtype == TILEFUSE_FLOAT32 && found;
+}
+
 enum { A, B, BIAS, ACTIVATION, TRANSPOSE_A, TRANSPOSE_B, OUT, PRECISION, BETA };
 
 const Direct direct_matmul{
@@ -147,11 +155,7 @@ const Direct direct_matmul{
             return {};
         }
         args.dtype = a.dtype;
-        if (given.has(PRECISION)) {
-            const std::optional<tilefuse_precision> precision = find_precision(given.text(PRECISION));
-            if (args.dtype != TILEFUSE_FLOAT32 || a.is_bfloat16 || !precision) return {};
-            args.precision = *precision;
-        }
+        if (!precision_of(given, PRECISION, args.dtype, args.precision) || (given.has(PRECISION) && a.is_bfloat16)) return {};
         if (bias) {
             if (bias.dtype != args.dtype || bias.axes != 1 || bias.shape[0] != args.n || bias.strides[0] != 1) return {};
             args.epilogue.bias = bias.data;
@@ -201,12 +205,13 @@ void product(tilefuse_matmul_args& args, const View& a, bool transpose_a, const 
     args.c = out.data;
 }
 
-const Direct direct_dense{"dense", 4, {"x", "w", "b", "activation"}, [](Arguments& given) -> py::object {
+const Direct direct_dense{"dense", 4, {"x", "w", "b", "activation", "precision"}, [](Arguments& given) -> py::object {
     tilefuse_matmul_args args = {};
     View x, w, b, rows;
     if (!given.array(0, x) || !given.array(1, w) || !given.optional_array(2, b) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
         x.last() != w.shape[0] || (b && !b.is_row(w)) ||
-        !given.activation(3, args.epilogue.activation, args.epilogue.activation_alpha)) {
+        !given.activation(3, args.epilogue.activation, args.epilogue.activation_alpha) ||
+        !precision_of(given, 4, x.dtype, args.precision)) {
         return {};
     }
     int64_t shape[View::most_axes];
@@ -222,17 +227,24 @@ const Direct direct_dense{"dense", 4, {"x", "w", "b", "activation"}, [](Argument
 }};
 
 const Direct direct_dense_backward{
-    "dense_backward", 5, {"dy", "x", "w", "y", "activation", "z"}, [](Arguments& given) -> py::object {
+    "dense_backward", 5, {"dy", "x", "w", "y", "activation", "z", "precision", "needs_dx"}, [](Arguments& given) -> py::object {
         tilefuse_activation_backward_args derivative = {};
+        tilefuse_matmul_args of_x = {}, of_w = {};
         View dy, x, w, y, z, gradient, rows;
-        if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || !given.array(3, y) || !given.optional_array(5, z) ||
+        bool needs_dx = true;
+        if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || !given.optional_array(3, y) || !given.optional_array(5, z) ||
+            !precision_of(given, 6, x.dtype, of_x.precision) || (given.values[7] != nullptr && !given.flag(7, needs_dx)) ||
             !given.activation(4, derivative.activation, derivative.alpha) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
             !rows_of(dy, gradient) || x.last() != w.shape[0] || dy.dtype != x.dtype || dy.axes != x.axes || dy.last() != w.shape[1] ||
-            !std::equal(x.shape, x.shape + x.axes - 1, dy.shape) || !y.like(dy)) {
+            !std::equal(x.shape, x.shape + x.axes - 1, dy.shape) || (y && !y.like(dy))) {
             return {};
         }
-        Result dx = given.result(x), dw = given.result(w), db = given.result(x.dtype, 1, &w.shape[1]);
-        tilefuse_matmul_args of_x = {}, of_w = {};
+        // The weights' gradient lies in memory as they do.
+        const bool transposed = !w.packed && w.strides[0] == 1 && w.strides[1] == w.shape[0];
+        const int64_t reversed[] = {w.shape[1], w.shape[0]};
+        Result dx, dw = given.result(w.dtype, 2, transposed ? reversed : w.shape), db = given.result(x.dtype, 1, &w.shape[1]);
+        if (needs_dx) dx = given.result(x);
+        of_w.precision = of_x.precision;
         tilefuse_column_sum_args of_b = {};
         std::unique_ptr<void, void (*)(void*)> dz(nullptr, &backend::release);
         alignas(64) double small_dz[256];
@@ -249,9 +261,12 @@ const Direct direct_dense_backward{
             derivative.dx = gradient.data = small ? small_dz : dz.get();
         }
         View out;
-        rows_of(dx, out);
-        product(of_x, gradient, false, w, true, out);
-        product(of_w, rows, true, gradient, false, dw);
+        if (needs_dx) {
+            rows_of(dx, out);
+            product(of_x, gradient, false, w, true, out);
+        }
+        if (transposed) product(of_w, gradient, true, rows, false, dw);
+        else product(of_w, rows, true, gradient, false, dw);
         of_b.dtype = dy.dtype;
         of_b.m = gradient.shape[0];
         of_b.n = gradient.shape[1];
@@ -259,10 +274,11 @@ const Direct direct_dense_backward{
         of_b.y = db.data;
         const double work = 4.0 * static_cast<double>(dy.size) * static_cast<double>(w.shape[0]);
         if (derivative.activation != TILEFUSE_LINEAR) run_directly(work, derivative);
-        if (dx.size > 0) run_directly(work, of_x);
+        if (needs_dx && dx.size > 0) run_directly(work, of_x);
         if (dw.size > 0) run_directly(work, of_w);
         run_directly(work, of_b);
-        return py::make_tuple(dx.take(), dw.take(), db.take());
+        const py::object gradient_of_w = transposed ? py::object(dw.take().attr("T")) : dw.take();
+        return py::make_tuple(needs_dx ? dx.take() : py::none(), gradient_of_w, db.take());
     }};
 
 // out[j] = sum over i of x[i, j]

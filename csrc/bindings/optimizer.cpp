@@ -19,7 +19,8 @@ void require_as_many(const char* name, size_t given, size_t expected) {
                           std::to_string(expected) + ", one for each parameter");
 }
 
-// One step of the rule on all parameters; slots[i] are the arrays of params[i].
+// One step of the rule on all parameters; slots[i] are the arrays of params[i]. "l2" adds l2 w w to what is minimised, or
+// taken from what is to "maximize".
 void optimizer_step(const py::dict& description, Arrays params, const Arrays& grads,
                     std::vector<Arrays> slots) {
     const tilefuse_optimizer_rule rule = optimizer_from(description);
@@ -34,10 +35,15 @@ void optimizer_step(const py::dict& description, Arrays params, const Arrays& gr
     args.rule = static_cast<const tilefuse_optimizer_rule*>(call.read(&rule, sizeof rule));
     args.parameters = parameters.data();
     args.count = static_cast<int64_t>(params.size());
+    const double sign = get(description, "maximize", false) ? -1 : 1;
+    const double* const scale = sign < 0 ? static_cast<const double*>(call.read(&sign, sizeof sign)) : nullptr;
+    const double l2 = get(description, "l2", 0.0);
     for (size_t i = 0; i < params.size(); ++i) {
         tilefuse_parameter& p = parameters[i];
         p = {};
         p.n = params[i].size();
+        p.l2 = sign * l2;
+        p.grad_scale = scale;
         p.w = call.in_out(params[i], "params", args.dtype, p.n);
         p.dw = call.input(grads[i], "grads", args.dtype, p.n);
         if (slots[i].size() != slot_arrays) {
@@ -86,6 +92,7 @@ tilefuse_optimizer_rule optimizer_from(const py::dict& d) {
     else
         throw py::value_error("unknown optimizer '" + kind +
                               "'; expected one of: sgd, adagrad, rmsprop, adam");
+    if (get<std::string>(d, "convention", "keras") == "torch") rule.convention = TILEFUSE_TORCH_OPTIMIZER;
     rule.learning_rate = get(d, "learning_rate", 0.001);
     rule.momentum = get(d, "momentum", 0.0);
     rule.nesterov = get(d, "nesterov", false);
@@ -96,6 +103,7 @@ tilefuse_optimizer_rule optimizer_from(const py::dict& d) {
     rule.epsilon = get(d, "epsilon", 1e-7);
     rule.amsgrad = get(d, "amsgrad", false);
     rule.weight_decay = get(d, "weight_decay", 0.0);
+    rule.dampening = get(d, "dampening", 0.0);
     rule.clip_value = get(d, "clipvalue", 0.0);
     rule.step = get<int64_t>(d, "step", 1);
     return rule;

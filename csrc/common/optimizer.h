@@ -1,4 +1,4 @@
-// The optimizers' update rules for V = float, double or a GCC vector of them, with the numerics of Keras 3.
+// The optimizers' update rules for V = float, double or a GCC vector of them, with the numerics of Keras 3 or of PyTorch.
 #pragma once
 
 #include <cmath>
@@ -18,17 +18,29 @@ template <class T> struct Step {
           one_minus_beta_1(static_cast<T>(1 - rule.beta_1)),
           one_minus_beta_2(static_cast<T>(1 - rule.beta_2)),
           epsilon(static_cast<T>(rule.epsilon)),
+          epsilon_under(static_cast<T>(is_torch(rule) ? 0 : rule.epsilon)),
+          epsilon_beside(static_cast<T>(is_torch(rule) ? rule.epsilon : 0)),
+          into(static_cast<T>(!is_torch(rule) ? rule.learning_rate : rule.kind == TILEFUSE_SGD ? rule.dampening - 1 : 1)),
+          out(static_cast<T>(!is_torch(rule) ? 1 : rule.kind == TILEFUSE_SGD ? -rule.learning_rate : rule.learning_rate)),
           decay(static_cast<T>(rule.learning_rate * rule.weight_decay)),
           clip_value(static_cast<T>(rule.clip_value)) {
         if (rule.kind == TILEFUSE_ADAM) {
             const double t = static_cast<double>(rule.step);
-            alpha = static_cast<T>(rule.learning_rate * __builtin_sqrt(1 - ::pow(rule.beta_2, t)) /
-                                   (1 - ::pow(rule.beta_1, t)));
+            const double root = __builtin_sqrt(1 - ::pow(rule.beta_2, t));
+            alpha = static_cast<T>(rule.learning_rate * root / (1 - ::pow(rule.beta_1, t)));
+            if (is_torch(rule)) epsilon = static_cast<T>(rule.epsilon * root);
         }
     }
 
-    T learning_rate, momentum, rho, one_minus_rho, one_minus_beta_1, one_minus_beta_2, epsilon, decay,
-        clip_value;
+    static TILEFUSE_EVERYWHERE bool is_torch(const tilefuse_optimizer& rule) {
+        return rule.convention == TILEFUSE_TORCH_OPTIMIZER;
+    }
+
+    T learning_rate, momentum, rho, one_minus_rho, one_minus_beta_1, one_minus_beta_2;
+    T epsilon;                        // Adam's
+    T epsilon_under, epsilon_beside;  // the root of the others
+    T into, out;                      // what multiplies a gradient that goes into a velocity, and the velocity
+    T decay, clip_value;
     T alpha{};  // Adam's learning rate with both bias corrections
 };
 
@@ -43,11 +55,11 @@ struct Sgd {
 template <bool nesterov> struct Momentum {
     static constexpr int slots = 1;  // velocity
     template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V* slot) {
-        slot[0] = s.momentum * slot[0] - s.learning_rate * g;
+        slot[0] = s.momentum * slot[0] - s.into * g;
         if constexpr (nesterov) {
-            w += s.momentum * slot[0] - s.learning_rate * g;
+            w += s.out * (s.momentum * slot[0] - s.into * g);
         } else {
-            w += slot[0];
+            w += s.out * slot[0];
         }
     }
 };
@@ -56,7 +68,7 @@ struct Adagrad {
     static constexpr int slots = 1;  // accumulator
     template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V* slot) {
         slot[0] += g * g;
-        w -= over_root<V>(s.learning_rate * g, slot[0] + s.epsilon, 0);
+        w -= over_root<V>(s.learning_rate * g, slot[0] + s.epsilon_under, s.epsilon_beside);
     }
 };
 
@@ -70,10 +82,11 @@ template <bool momentum, bool centered> struct Rmsprop {
             mean = s.rho * mean + s.one_minus_rho * g;
             variance -= mean * mean;
         }
-        const V increment = over_root<V>(s.learning_rate * g, variance + s.epsilon, 0);
+        const T rate = momentum ? s.into : s.learning_rate;
+        const V increment = over_root<V>(rate * g, variance + s.epsilon_under, s.epsilon_beside);
         if constexpr (momentum) {
             slot[1] = s.momentum * slot[1] + increment;
-            w -= slot[1];
+            w -= s.out * slot[1];
         } else {
             w -= increment;
         }

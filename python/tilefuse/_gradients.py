@@ -1,4 +1,4 @@
-"""How a gradient tape differentiates the functions of `tilefuse.ops`: the table `_RULES`, one entry an op.
+"""How a gradient tape differentiates the functions of `tilefuse.ops`: the table `RULES`, one entry an op.
 
 `differentiable` wraps the functions so that an active tape records their calls. A rule gets the functions by
 name, the gradient `dy` of the result, the result, and the call's arguments by name; it returns one gradient
@@ -22,13 +22,37 @@ _Rule = Callable[[_Functions, Any, Any, _Arguments], Sequence[Any]]
 
 _FROM_OUTPUT = ("relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softmax", "log_softmax")
 _FROM_INPUT = ("silu", "gelu", "max_pool2d", "avg_pool2d", "global_avg_pool2d")
-_NEEDS_INPUT = ("silu", "gelu", "gelu_tanh")
+NEEDS_INPUT = ("silu", "gelu", "gelu_tanh")
+_LOSSES = (
+    "softmax_cross_entropy",
+    "categorical_cross_entropy",
+    "sigmoid_binary_cross_entropy",
+    "binary_cross_entropy",
+    "mean_squared_error",
+)
 
 
 def differentiable(functions: _Functions) -> dict[str, Callable[..., Any]]:
     """Return those of `functions` that have a rule, wrapped so that an active tape records them."""
     plain = {name: f for name, f in functions.items() if inspect.isfunction(f)}
-    return {name: _recorded(plain, plain[name], *rule) for name, rule in _RULES.items() if name in plain}
+    return {name: _recorded(plain, plain[name], *rule) for name, rule in RULES.items() if name in plain}
+
+
+def needed_by_rule(name: str, arguments: _Arguments) -> tuple[set[str], bool]:
+    """Return the names of a call's arrays that the op's rule reads, and whether it reads the first result."""
+    activation = arguments.get("activation")
+    if name in _FROM_OUTPUT:
+        return set(), True
+    if name in _LOSSES or name == "dropout":
+        return set(), False
+    if activation in NEEDS_INPUT:
+        return set(arguments), False
+    read = set(arguments) - {"beta", "residual"}
+    if name == "add":
+        read = set()
+    if arguments.get("training"):
+        read -= {"moving_mean", "moving_variance"}
+    return read, activation not in (None, "linear")
 
 
 def _recorded(
@@ -78,22 +102,23 @@ def _dropout(f: _Functions, dy: Any, result: Any, arguments: _Arguments) -> Sequ
 
 def _dense(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
     x, w, b, activation = (arguments[name] for name in ("x", "w", "b", "activation"))
-    if activation in _NEEDS_INPUT:
-        dy, activation = _undo(f, activation, dy, f["dense"](x, w, b)), None
-    return f["dense_backward"](dy, x, w, y, activation)
+    how = {"precision": arguments["precision"]}
+    if activation in NEEDS_INPUT:
+        dy, activation = _undo(f, activation, dy, f["dense"](x, w, b, **how)), None
+    return f["dense_backward"](dy, x, w, y, activation, **how)
 
 
 def _conv2d(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
     x, w, b, activation = (arguments[name] for name in ("x", "w", "b", "activation"))
     how = {name: arguments[name] for name in ("strides", "padding", "dilation", "groups", "precision")}
-    if activation in _NEEDS_INPUT:
+    if activation in NEEDS_INPUT:
         dy, activation = _undo(f, activation, dy, f["conv2d"](x, w, b, **how)), None
     return f["conv2d_backward"](dy, x, w, y, activation=activation, **how)
 
 
 def _add(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
     activation = arguments["activation"] or "linear"
-    at = f["add"](arguments["a"], arguments["b"]) if activation in _NEEDS_INPUT else y
+    at = f["add"](arguments["a"], arguments["b"]) if activation in NEEDS_INPUT else y
     return [_undo(f, activation, dy, at)] * 2
 
 
@@ -103,8 +128,8 @@ def _batch_norm(f: _Functions, dy: Any, result: Any, arguments: _Arguments) -> S
         y, mean, inv_std = result
     else:
         y, mean = result, arguments["moving_mean"]
-        inv_std = 1 / np.sqrt(np.add(arguments["moving_variance"], arguments["epsilon"]))
-    if activation in _NEEDS_INPUT:
+        inv_std = (arguments["moving_variance"] + arguments["epsilon"]) ** -0.5
+    if activation in NEEDS_INPUT:
         linear = arguments | {"activation": None}
         if training:
             z, _, _ = f["batch_norm"](**linear | {"moving_mean": None, "moving_variance": None})
@@ -127,10 +152,10 @@ def _row_norm(name: str) -> _Rule:
 def _matmul(f: _Functions, dy: Any, y: Any, arguments: _Arguments) -> Sequence[Any]:
     a, b, bias, activation = (arguments[name] for name in ("a", "b", "bias", "activation"))
     flip_a, flip_b = arguments["transpose_a"], arguments["transpose_b"]
-    matmul = f["matmul"]
+    matmul = functools.partial(f["matmul"], precision=arguments["precision"])
     if activation is not None:
         at = y
-        if activation in _NEEDS_INPUT:
+        if activation in NEEDS_INPUT:
             at = matmul(a, b, bias=bias, transpose_a=flip_a, transpose_b=flip_b)
         dy = _undo(f, activation, dy, at)
     if flip_a:
@@ -165,7 +190,7 @@ def _summed_to(shape: tuple[int, ...], gradient: Any) -> Any:
     return gradient.sum(axis=axes, keepdims=True).reshape(shape) if axes else gradient
 
 
-_RULES: dict[str, tuple[Sequence[str], _Rule]] = {
+RULES: dict[str, tuple[Sequence[str], _Rule]] = {
     **{name: (("x",), _from_output(name)) for name in _FROM_OUTPUT},
     **{name: (("x",), _from_input(name)) for name in _FROM_INPUT},
     "add": (("a", "b"), _add),

@@ -10,12 +10,21 @@ typedef enum tilefuse_optimizer_kind {
     TILEFUSE_ADAM,      // slots: m, v; v_hat, if amsgrad
 } tilefuse_optimizer_kind;
 
+// Whose numerics a rule has. PyTorch's: epsilon is added to the root (of Adam, of the unbiased v), not under it; a velocity
+// adds up gradients, which are multiplied by 1 - dampening, and the learning rate multiplies what it adds to the weight.
+typedef enum tilefuse_optimizer_convention {
+    TILEFUSE_KERAS_OPTIMIZER = 0,
+    TILEFUSE_TORCH_OPTIMIZER,
+} tilefuse_optimizer_convention;
+
 // What a step of an optimizer is; learning_rate and step change from one step to the next.
 typedef struct tilefuse_optimizer_rule {
     tilefuse_optimizer_kind kind;
+    tilefuse_optimizer_convention convention;
     int nesterov, centered, amsgrad;
     double learning_rate, momentum, rho, beta_1, beta_2, epsilon;
     double weight_decay;  // decoupled: w -= learning_rate * weight_decay * w, first
+    double dampening;     // PyTorch's, of sgd with momentum
     double clip_value;    // gradients limited to [-clip_value, clip_value]; 0: not
     int64_t step;         // 1 for the first update
 } tilefuse_optimizer_rule;

@@ -56,7 +56,7 @@ def _windows(
     dilation: int | Sequence[int],
 ) -> Windows:
     steps, spread = pair(strides, "strides"), pair(dilation, "dilation")
-    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, spread, strict=True))
+    reach = _reach(kernel, spread)
     sides = _sides(size, reach, steps, padding)
     out = tuple(
         max(0, (n + before + after - r) // s + 1)
@@ -66,6 +66,21 @@ def _windows(
 
 
 _remembered = lru_cache(maxsize=256, typed=True)(_windows)  # 8 of the 13 us of a small convolution's call
+
+
+def explicit_padding(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str | int | Sequence[Sequence[int]],
+    dilation: tuple[int, int] = (1, 1),
+) -> list[tuple[int, int]]:
+    """Return a padding as what it adds before and after, in height and width."""
+    return _sides(size, _reach(kernel, dilation), strides, padding)
+
+
+def _reach(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, ...]:
+    return tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
 
 
 def _sides(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from tilefuse._device import native
 
 from ._activation import NEEDS_INPUT, backward, named
-from ._arrays import Array, check_shape, empty, packed_floats
+from ._arrays import Array, check_shape, empty, packed_floats, view
 from ._precision import checked
-from ._windows import Windows, windows
+from ._windows import Windows, pair, windows
 
 __all__ = ["conv2d", "conv2d_backward"]
 
@@ -109,6 +111,7 @@ def conv2d_backward(
     activation: str | None = None,
     z: ArrayLike | None = None,
     precision: str | None = None,
+    needs_dx: bool = True,
 ) -> tuple[Array, Array, Array]:
     """The gradients of :func:`conv2d` at `x`, `w` and `b`.
 
@@ -124,6 +127,8 @@ def conv2d_backward(
         As given to :func:`conv2d`.
     z : array_like, dtype of `dy`, [n, out_h, out_w, f], optional
         The output before the activation, which the derivatives of gelu, gelu_tanh and silu need.
+    needs_dx : bool
+        Whether to compute `dx`; it is None else.
 
     Returns
     -------
@@ -162,13 +167,89 @@ def conv2d_backward(
         array = packed_floats(at, key, dtype, "x")
         check_shape(array, key, shape, "the output of conv2d")
         gradient = backward(name, gradient, array, alpha)
-    dx = empty(images.shape, dtype, images)
+    geometry, exactly = _geometry(place, groups), checked(precision, dtype)
+    dx: Any = empty(images.shape, dtype, images) if needs_dx else None
     dw = empty(filters.shape, dtype, images)
     db = empty(filters.shape[3:], dtype, images)
-    geometry, exactly = _geometry(place, groups), checked(precision, dtype)
-    native().conv2d_backward_data(gradient, filters, dx, geometry, exactly)
+    if needs_dx:
+        native().conv2d_backward_data(gradient, filters, dx, geometry, exactly)
     native().conv2d_backward_weights(images, gradient, dw, db, geometry, exactly)
     return dx, dw, db
+
+
+def conv2d_pooled(
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None,
+    pool_size: int | Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    precision: str | None = None,
+) -> tuple[Array, Array]:
+    """:func:`conv2d` and the max-pooling that follows, of windows side by side, in one pass.
+
+    The activation must never fall.
+
+    Returns the maxima [n, out_h / pool_h, out_w / pool_w, f], and which of its window each is, in uint8.
+    """
+    name, alpha = named(activation)
+    images, filters, place = _operands(x, w, strides, padding, dilation, groups)
+    bias = None
+    if b is not None:
+        bias = packed_floats(b, "b", images.dtype, "x")
+        check_shape(bias, "b", filters.shape[3:], "the last axis of w")
+    window = pair(pool_size, "pool_size")
+    shape = _pooled_shape(images, filters, place, window)
+    y, argmax = empty(shape, images.dtype, images), empty(shape, np.dtype(np.uint8), images)
+    exactly = checked(precision, images.dtype)
+    native().conv2d(
+        images, filters, y, bias, name, alpha, None, _geometry(place, groups), exactly, window, argmax
+    )
+    return y, argmax
+
+
+def conv2d_pooled_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    w: ArrayLike,
+    y: ArrayLike | None,
+    argmax: ArrayLike,
+    pool_size: int | Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    precision: str | None = None,
+    needs_dx: bool = True,
+) -> tuple[Array, Array, Array]:
+    """The gradients of :func:`conv2d_pooled` at `x`, `w` and `b`, from that at the maxima `y`."""
+    name, alpha = named(activation)
+    images, filters, place = _operands(x, w, strides, padding, dilation, groups)
+    window = pair(pool_size, "pool_size")
+    gradient = packed_floats(dy, "dy", images.dtype, "x")
+    check_shape(gradient, "dy", _pooled_shape(images, filters, place, window), "the output of conv2d_pooled")
+    if name != "linear":
+        assert y is not None
+        gradient = backward(name, gradient, y, alpha)
+    how = (_geometry(place, groups), checked(precision, images.dtype), window, view(argmax, "argmax"))
+    dx: Any = empty(images.shape, images.dtype, images) if needs_dx else None
+    dw = empty(filters.shape, images.dtype, images)
+    db = empty(filters.shape[3:], images.dtype, images)
+    if needs_dx:
+        native().conv2d_backward_data(gradient, filters, dx, *how)
+    native().conv2d_backward_weights(images, gradient, dw, db, *how)
+    return dx, dw, db
+
+
+def _pooled_shape(images: Array, filters: Array, place: Windows, window: tuple[int, int]) -> tuple[int, ...]:
+    height, width = (n // size for n, size in zip(place.out, window, strict=True))
+    return images.shape[0], height, width, filters.shape[3]
 
 
 def _operands(

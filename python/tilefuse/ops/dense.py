@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -10,11 +11,19 @@ from tilefuse._device import native
 
 from ._activation import NEEDS_INPUT, backward, named
 from ._arrays import Array, check_shape, empty, floats, packed, whole
+from ._precision import checked
 
 __all__ = ["dense", "dense_backward"]
 
 
-def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: str | None = None) -> Array:
+def dense(
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
+    activation: str | None = None,
+    *,
+    precision: str | None = None,
+) -> Array:
     """``activation(x @ w + b)`` in one pass.
 
     Parameters
@@ -26,6 +35,8 @@ def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: st
     activation : str, optional
         One of linear, relu, leaky_relu (slope 0.2), elu, selu, sigmoid, tanh, softplus, silu, gelu,
         gelu_tanh.
+    precision : str, optional
+        As for :func:`matmul`.
 
     Returns
     -------
@@ -36,7 +47,7 @@ def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: st
     TypeError
         An array is not of float32 or float64, or the dtypes differ.
     ValueError
-        The shapes do not fit, or the activation is unknown.
+        The shapes do not fit, or a name is unknown.
 
     Examples
     --------
@@ -56,7 +67,8 @@ def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: st
                 f"b has shape {bias.shape}; expected {weights.shape[1:]}, as w has shape {weights.shape}"
             )
     y = empty((*inputs.shape[:-1], weights.shape[1]), inputs.dtype, inputs)
-    native().matmul(_rows(inputs), weights, _rows(y), bias, name, alpha, 0.0, None)
+    exactly = checked(precision, inputs.dtype)
+    native().matmul(_rows(inputs), weights, _rows(y), bias, name, alpha, 0.0, None, False, False, exactly)
     return y
 
 
@@ -64,10 +76,12 @@ def dense_backward(
     dy: ArrayLike,
     x: ArrayLike,
     w: ArrayLike,
-    y: ArrayLike,
+    y: ArrayLike | None,
     activation: str | None = None,
     *,
     z: ArrayLike | None = None,
+    precision: str | None = None,
+    needs_dx: bool = True,
 ) -> tuple[Array, Array, Array]:
     """The gradients of :func:`dense` at `x`, `w` and `b`.
 
@@ -77,17 +91,20 @@ def dense_backward(
         The gradient at the output.
     x : array_like, dtype of `dy`, [..., k]
     w : array_like, dtype of `dy`, [k, n]
-    y : array_like, dtype of `dy`, [..., n]
-        The output.
-    activation : str, optional
+    y : array_like, dtype of `dy`, [..., n], optional
+        The output; not needed where there is no activation, or it needs `z`.
+    activation, precision : str, optional
         As given to :func:`dense`.
     z : array_like, dtype of `dy`, [..., n], optional
         ``x @ w + b``, which the derivatives of gelu, gelu_tanh and silu need; the others don't use it.
+    needs_dx : bool
+        Whether to compute `dx`; it is None else.
 
     Returns
     -------
     dx : ndarray, [..., k]
     dw : ndarray, [k, n]
+        Lies in memory as `w` does: where that is the transpose of a contiguous array, so is this.
     db : ndarray, [n]
 
     Raises
@@ -110,7 +127,11 @@ def dense_backward(
     name, alpha = named(activation)
     inputs, weights = _operands(x, w)
     dtype, shape = inputs.dtype, (*inputs.shape[:-1], weights.shape[1])
-    given = {"dy": floats(dy, "dy", dtype, "x"), "y": floats(y, "y", dtype, "x")}
+    given = {"dy": floats(dy, "dy", dtype, "x")}
+    if y is not None:
+        given["y"] = floats(y, "y", dtype, "x")
+    elif name != "linear" and name not in NEEDS_INPUT:
+        raise ValueError(f"the derivative of {name} is a function of the output: pass it as y")
     if name in NEEDS_INPUT:
         if z is None:
             raise ValueError(f"the derivative of {name} is not a function of the output: pass z = x @ w + b")
@@ -120,12 +141,20 @@ def dense_backward(
     gradient = packed(given["dy"])
     if name != "linear":
         gradient = backward(name, gradient, given["z" if name in NEEDS_INPUT else "y"], alpha)
-    dz = _rows(gradient)
-    dx = empty(inputs.shape, dtype, inputs)
-    dw = empty(weights.shape, dtype, inputs)
+    dz, exactly = _rows(gradient), checked(precision, dtype)
+
+    def product(a: Array, b: Array, out: Array) -> Array:
+        native().matmul(a, b, out, None, "linear", 0.0, 0.0, None, False, False, exactly)
+        return out
+
+    dx: Any = empty(inputs.shape, dtype, inputs) if needs_dx else None
+    if needs_dx:
+        product(dz, weights.T, _rows(dx))
+    if weights.flags.f_contiguous and not weights.flags.c_contiguous:
+        dw = product(dz.T, _rows(inputs), empty(weights.shape[::-1], dtype, inputs)).T
+    else:
+        dw = product(_rows(inputs).T, dz, empty(weights.shape, dtype, inputs))
     db = empty(weights.shape[1:], dtype, inputs)
-    native().matmul(dz, weights.T, _rows(dx), None, "linear", 0.0, 0.0, None)
-    native().matmul(_rows(inputs).T, dz, dw, None, "linear", 0.0, 0.0, None)
     native().column_sum(dz, db)
     return dx, dw, db
 
