@@ -32,7 +32,7 @@ template <class T> struct Step {
         }
     }
 
-    static TILEFUSE_EVERYWHERE bool is_torch(const tilefuse_optimizer& rule) {
+    static TILEFUSE_EVERYWHERE bool is_torch(const tilefuse_optimizer_rule& rule) {
         return rule.convention == TILEFUSE_TORCH_OPTIMIZER;
     }
 

@@ -298,6 +298,16 @@ private:
         }
     }
 
+    // The first n numbers of a pixel of dy; or the sums of its pairs, which lie in a panel of whole vectors.
+    static Vec<T> numbers(const E* pixel, [[maybe_unused]] int n) {
+        if constexpr (is_pair<E>) {
+            const Vec<E> pairs_of_pixel = load(pixel);
+            return firsts(pairs_of_pixel) + seconds(pairs_of_pixel);
+        } else {
+            return load_upto(pixel, n);
+        }
+    }
+
     // Those of dy, `pitch` from pixel to pixel.
     void add_columns(int64_t pixels, const Columns& columns, const E* dy, int64_t pitch, T* sums) const {
         for (int v = 0; v < columns.vectors; ++v) {
@@ -308,19 +318,11 @@ private:
             int64_t p = 0;
             for (; p + chains <= pixels; p += chains, of_pixel += chains * pitch) {
 #pragma GCC unroll 4
-                for (int64_t i = 0; i < chains; ++i) totals[i] += number(load_upto(of_pixel + i * pitch, n));
+                for (int64_t i = 0; i < chains; ++i) totals[i] += numbers(of_pixel + i * pitch, n);
             }
-            for (; p < pixels; ++p, of_pixel += pitch) totals[0] += number(load_upto(of_pixel, n));
+            for (; p < pixels; ++p, of_pixel += pitch) totals[0] += numbers(of_pixel, n);
             const Vec<T> total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
             store_upto(sums + v * lanes<T>, load_upto(sums + v * lanes<T>, n) + total, n);
-        }
-    }
-
-    static Vec<T> number(Vec<E> elements) {
-        if constexpr (!is_pair<E>) {
-            return elements;
-        } else {
-            return firsts(elements) + seconds(elements);
         }
     }
 
