@@ -24,7 +24,9 @@ class DeviceArray:
         self._array = array
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
         self.size, self.itemsize, self.strides = array.size, array.itemsize, array.strides
-        self.flags = SimpleNamespace(c_contiguous=array.flags.c_contiguous)
+        self.flags = SimpleNamespace(
+            c_contiguous=array.flags.c_contiguous, f_contiguous=array.flags.f_contiguous
+        )
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
