@@ -56,7 +56,11 @@ def test_installed_package(distribution: metadata.Distribution) -> None:
 
 
 def test_size_of_the_installed_package(distribution: metadata.Distribution) -> None:
-    sizes = {str(file): Path(file.locate()).stat().st_size for file in distribution.files or []}
+    if "wide" in _core.available_isas():
+        pytest.skip("built with TILEFUSE_EMULATE_AVX512: no package for users")
+    # The executor of CUDA kernels is for tests.
+    files = [file for file in distribution.files or [] if not file.name.startswith("_simt")]
+    sizes = {str(file): Path(file.locate()).stat().st_size for file in files}
     assert 1e6 < sum(sizes.values()) < 60e6, sizes
 
 
