@@ -93,6 +93,8 @@ tilefuse_optimizer_rule optimizer_from(const py::dict& d) {
         throw py::value_error("unknown optimizer '" + kind +
                               "'; expected one of: sgd, adagrad, rmsprop, adam");
     if (get<std::string>(d, "convention", "keras") == "torch") rule.convention = TILEFUSE_TORCH_OPTIMIZER;
+    if (rule.convention == TILEFUSE_TORCH_OPTIMIZER && !backend::uses_host_memory())
+        throw py::value_error(std::string("PyTorch's convention is not known on ") + backend::name() + ": use device 'cpu'");
     rule.learning_rate = get(d, "learning_rate", 0.001);
     rule.momentum = get(d, "momentum", 0.0);
     rule.nesterov = get(d, "nesterov", false);

@@ -8,8 +8,9 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
-// The numbers that one step of an optimizer needs, rounded to T once.
-template <class T> struct Step {
+// The numbers that one step of an optimizer needs, rounded to T once; of PyTorch's conventions too, or of Keras's alone,
+// which need fewer of them at hand.
+template <class T, bool any_convention = true> struct Step {
     TILEFUSE_EVERYWHERE explicit Step(const tilefuse_optimizer_rule& rule)
         : learning_rate(static_cast<T>(rule.learning_rate)),
           momentum(static_cast<T>(rule.momentum)),
@@ -18,10 +19,10 @@ template <class T> struct Step {
           one_minus_beta_1(static_cast<T>(1 - rule.beta_1)),
           one_minus_beta_2(static_cast<T>(1 - rule.beta_2)),
           epsilon(static_cast<T>(rule.epsilon)),
-          epsilon_under(static_cast<T>(is_torch(rule) ? 0 : rule.epsilon)),
-          epsilon_beside(static_cast<T>(is_torch(rule) ? rule.epsilon : 0)),
-          into(static_cast<T>(!is_torch(rule) ? rule.learning_rate : rule.kind == TILEFUSE_SGD ? rule.dampening - 1 : 1)),
-          out(static_cast<T>(!is_torch(rule) ? 1 : rule.kind == TILEFUSE_SGD ? -rule.learning_rate : rule.learning_rate)),
+          epsilon_under_(static_cast<T>(is_torch(rule) ? 0 : rule.epsilon)),
+          epsilon_beside_(static_cast<T>(is_torch(rule) ? rule.epsilon : 0)),
+          into_(static_cast<T>(!is_torch(rule) ? rule.learning_rate : rule.kind == TILEFUSE_SGD ? rule.dampening - 1 : 1)),
+          out_(static_cast<T>(!is_torch(rule) ? 1 : rule.kind == TILEFUSE_SGD ? -rule.learning_rate : rule.learning_rate)),
           decay(static_cast<T>(rule.learning_rate * rule.weight_decay)),
           clip_value(static_cast<T>(rule.clip_value)) {
         if (rule.kind == TILEFUSE_ADAM) {
@@ -33,13 +34,18 @@ template <class T> struct Step {
     }
 
     static TILEFUSE_EVERYWHERE bool is_torch(const tilefuse_optimizer_rule& rule) {
-        return rule.convention == TILEFUSE_TORCH_OPTIMIZER;
+        return any_convention && rule.convention == TILEFUSE_TORCH_OPTIMIZER;
     }
 
+    // Epsilon under the root and beside it, but for Adam's.
+    TILEFUSE_EVERYWHERE T epsilon_under() const { return any_convention ? epsilon_under_ : epsilon; }
+    TILEFUSE_EVERYWHERE T epsilon_beside() const { return any_convention ? epsilon_beside_ : T(0); }
+    // What multiplies a gradient that goes into a velocity, and the velocity.
+    TILEFUSE_EVERYWHERE T into() const { return any_convention ? into_ : learning_rate; }
+    TILEFUSE_EVERYWHERE T out() const { return any_convention ? out_ : T(1); }
+
     T learning_rate, momentum, rho, one_minus_rho, one_minus_beta_1, one_minus_beta_2;
-    T epsilon;                        // Adam's
-    T epsilon_under, epsilon_beside;  // the root of the others
-    T into, out;                      // what multiplies a gradient that goes into a velocity, and the velocity
+    T epsilon, epsilon_under_, epsilon_beside_, into_, out_;
     T decay, clip_value;
     T alpha{};  // Adam's learning rate with both bias corrections
 };
@@ -47,34 +53,34 @@ template <class T> struct Step {
 // A rule updates the weight w and its slots with the gradient g.
 struct Sgd {
     static constexpr int slots = 0;
-    template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V*) {
+    template <class S, class V> static TILEFUSE_INLINE void update(const S& s, V& w, V g, V*) {
         w -= s.learning_rate * g;
     }
 };
 
 template <bool nesterov> struct Momentum {
     static constexpr int slots = 1;  // velocity
-    template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V* slot) {
-        slot[0] = s.momentum * slot[0] - s.into * g;
+    template <class S, class V> static TILEFUSE_INLINE void update(const S& s, V& w, V g, V* slot) {
+        slot[0] = s.momentum * slot[0] - s.into() * g;
         if constexpr (nesterov) {
-            w += s.out * (s.momentum * slot[0] - s.into * g);
+            w += s.out() * (s.momentum * slot[0] - s.into() * g);
         } else {
-            w += s.out * slot[0];
+            w += s.out() * slot[0];
         }
     }
 };
 
 struct Adagrad {
     static constexpr int slots = 1;  // accumulator
-    template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V* slot) {
+    template <class S, class V> static TILEFUSE_INLINE void update(const S& s, V& w, V g, V* slot) {
         slot[0] += g * g;
-        w -= over_root<V>(s.learning_rate * g, slot[0] + s.epsilon_under, s.epsilon_beside);
+        w -= over_root<V>(s.learning_rate * g, slot[0] + s.epsilon_under(), s.epsilon_beside());
     }
 };
 
 template <bool momentum, bool centered> struct Rmsprop {
     static constexpr int slots = 1 + momentum + centered;  // mean square, velocity, mean gradient
-    template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V* slot) {
+    template <class S, class V> static TILEFUSE_INLINE void update(const S& s, V& w, V g, V* slot) {
         slot[0] = s.rho * slot[0] + s.one_minus_rho * (g * g);
         V variance = slot[0];
         if constexpr (centered) {
@@ -82,11 +88,11 @@ template <bool momentum, bool centered> struct Rmsprop {
             mean = s.rho * mean + s.one_minus_rho * g;
             variance -= mean * mean;
         }
-        const T rate = momentum ? s.into : s.learning_rate;
-        const V increment = over_root<V>(rate * g, variance + s.epsilon_under, s.epsilon_beside);
+        const auto rate = momentum ? s.into() : s.learning_rate;
+        const V increment = over_root<V>(rate * g, variance + s.epsilon_under(), s.epsilon_beside());
         if constexpr (momentum) {
             slot[1] = s.momentum * slot[1] + increment;
-            w -= s.out * slot[1];
+            w -= s.out() * slot[1];
         } else {
             w -= increment;
         }
@@ -95,7 +101,7 @@ template <bool momentum, bool centered> struct Rmsprop {
 
 template <bool amsgrad> struct Adam {
     static constexpr int slots = 2 + amsgrad;  // m, v, the largest v
-    template <class T, class V> static TILEFUSE_INLINE void update(const Step<T>& s, V& w, V g, V* slot) {
+    template <class S, class V> static TILEFUSE_INLINE void update(const S& s, V& w, V g, V* slot) {
         slot[0] += (g - slot[0]) * s.one_minus_beta_1;
         slot[1] += (g * g - slot[1]) * s.one_minus_beta_2;
         if constexpr (amsgrad) slot[2] = max(slot[2], slot[1]);

@@ -336,7 +336,7 @@ template <class T> __device__ __forceinline__ TapRow tap_column(const Product<T>
 }
 
 // What an epilogue without an update gets.
-template <class T> constexpr const Step<T>* no_step = nullptr;
+template <class T> constexpr const KerasStep<T>* no_step = nullptr;
 
 // ---- pooling --------------------------------------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ __device__ __forceinline__ Pack<T, pack_size<T>> bias_of(const Finish<T>& f, int
 // What becomes of the sums of a pack of C at (row, column); `offset` is where this product's C begins, and `known` the
 // pack's bias where the caller has it at hand.
 template <bool Narrow, class T>
-__device__ __forceinline__ void finish(const Finish<T>& f, const Step<T>* step, Pack<T, pack_size<T>> x,
+__device__ __forceinline__ void finish(const Finish<T>& f, const KerasStep<T>* step, Pack<T, pack_size<T>> x,
                                        int64_t offset, int64_t row, int64_t column, int64_t columns_left,
                                        const Pack<T, pack_size<T>>* known = nullptr) {
     constexpr int pack = pack_size<T>;

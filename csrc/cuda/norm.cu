@@ -96,7 +96,7 @@ template <class Args> Parameters parameters_of(const Args& args) {
 }
 
 template <class T>
-__device__ __forceinline__ void give(const Parameters& p, const Step<T>* step, int64_t column, double dgamma, double dbeta) {
+__device__ __forceinline__ void give(const Parameters& p, const KerasStep<T>* step, int64_t column, double dgamma, double dbeta) {
     if (p.rule == nullptr) {
         put<T>(p.dgamma, column, dgamma);
         put<T>(p.dbeta, column, dbeta);
@@ -184,7 +184,7 @@ Finish<T> finish_elements(void* to, int64_t count, const tilefuse_epilogue& epil
 
 template <class T>
 __device__ __forceinline__ void finish_pack(const Finish<T>& f, const Pack<T, pack_size<T>>& x, int64_t at, int64_t count) {
-    products::finish<false>(f, static_cast<const Step<T>*>(nullptr), x, 0, 0, at, count - at);
+    products::finish<false>(f, static_cast<const KerasStep<T>*>(nullptr), x, 0, 0, at, count - at);
 }
 
 template <class T>

@@ -8,12 +8,15 @@
 
 namespace tilefuse::cuda {
 
+// (PyTorch's conventions would take registers that products need.)
+template <class T> using KerasStep = Step<T, false>;
+
 // Room in shared memory for the numbers of an optimizer's step. One thread makes them, since they take powers; the
 // others read them after a barrier.
 template <class T> struct StepMemory {
-    alignas(Step<T>) unsigned char bytes[sizeof(Step<T>)];
-    __device__ __forceinline__ void make(const tilefuse_optimizer_rule& rule) { new (bytes) Step<T>(rule); }
-    __device__ __forceinline__ const Step<T>* step() const { return reinterpret_cast<const Step<T>*>(bytes); }
+    alignas(KerasStep<T>) unsigned char bytes[sizeof(KerasStep<T>)];
+    __device__ __forceinline__ void make(const tilefuse_optimizer_rule& rule) { new (bytes) KerasStep<T>(rule); }
+    __device__ __forceinline__ const KerasStep<T>* step() const { return reinterpret_cast<const KerasStep<T>*>(bytes); }
 };
 
 // Whether 16-byte accesses to the parameter and its slots are aligned.
@@ -29,7 +32,7 @@ template <class T> __device__ __forceinline__ T gradient_scale(const tilefuse_pa
 // penalties, scale, clipping, weight decay, the rule. Where there is none of the first four, infinite and NaN weights
 // must not come into g: 0 times them is NaN.
 template <class T, int N>
-__device__ __forceinline__ void update(const tilefuse_optimizer_rule& rule, const Step<T>& step, const tilefuse_parameter& p,
+__device__ __forceinline__ void update(const tilefuse_optimizer_rule& rule, const KerasStep<T>& step, const tilefuse_parameter& p,
                                        T scale, const Share& share, Pack<T, N> g) {
     T* const w = static_cast<T*>(p.w);
     Pack<T, N> weight = load<N>(w, share);
@@ -67,14 +70,14 @@ __device__ __forceinline__ void update(const tilefuse_optimizer_rule& rule, cons
 // On `count` elements from `at` on. `packs`: whole packs at once, where `at` is a multiple of them and the parameter is
 // aligned.
 template <class T, int N>
-__device__ __forceinline__ void update(const tilefuse_optimizer_rule& rule, const Step<T>& step, const tilefuse_parameter& p,
+__device__ __forceinline__ void update(const tilefuse_optimizer_rule& rule, const KerasStep<T>& step, const tilefuse_parameter& p,
                                        int64_t at, Pack<T, N> g, int count, bool packs) {
     update(rule, step, p, gradient_scale<T>(p), Share{at, 1, count, packs && count >= N}, g);
 }
 
 // On one element.
 template <class T>
-__device__ __forceinline__ void update(const tilefuse_optimizer_rule& rule, const Step<T>& step, const tilefuse_parameter& p,
+__device__ __forceinline__ void update(const tilefuse_optimizer_rule& rule, const KerasStep<T>& step, const tilefuse_parameter& p,
                                        int64_t at, T g) {
     update(rule, step, p, at, Pack<T, 1>{{g}}, 1, false);
 }
