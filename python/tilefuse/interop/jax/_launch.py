@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from jax.custom_batching import custom_vmap
 
 from tilefuse import _core
 
-Array = jax.Array
-Shape = jax.ShapeDtypeStruct
+Array: TypeAlias = jax.Array
+Shape: TypeAlias = jax.ShapeDtypeStruct
 
 ACTIVATIONS = {name: number for number, name in enumerate(_core.activations())}  # as the kernels count them
 
