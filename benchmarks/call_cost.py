@@ -45,6 +45,14 @@ class Small:
         self.unit = convert(rng.random((4, 4), np.float32))
         self.row = convert(rng.random(4, np.float32))
         self.ids = convert(np.array([0, 3, 1, 2]))
+        self.kept = convert(rng.random((4, 4)) < 0.5)
+        # One image of 4 x 4, and two filters.
+        self.image, self.w, self.dy_of_image, self.dy_of_pool = (
+            convert(rng.random(shape, np.float32))
+            for shape in ((1, 4, 4, 1), (3, 3, 1, 2), (1, 2, 2, 2), (1, 2, 2, 1))
+        )
+        self.two = convert(rng.random(2, np.float32))
+        self.one = convert(rng.random((1, 1), np.float32))
 
 
 def calls(a: Small) -> dict[str, Run]:
@@ -63,6 +71,18 @@ def calls(a: Small) -> dict[str, Run]:
         "layer_norm_backward": lambda: ops.layer_norm_backward(a.dy, a.x, a.row),
         "rms_norm": lambda: ops.rms_norm(a.x, a.row),
         "rms_norm_backward": lambda: ops.rms_norm_backward(a.dy, a.x, a.row),
+        "batch_norm": lambda: ops.batch_norm(a.x, a.row, a.row, a.row, a.row),
+        "batch_norm_backward": lambda: ops.batch_norm_backward(a.dy, a.x, a.row, a.row, a.row),
+        "dropout": lambda: ops.dropout(a.x, 0.5),
+        "dropout_backward": lambda: ops.dropout_backward(a.dy, a.kept, 0.5),
+        "conv2d": lambda: ops.conv2d(a.image, a.w, a.two),
+        "conv2d_backward": lambda: ops.conv2d_backward(a.dy_of_image, a.image, a.w),
+        "max_pool2d": lambda: ops.max_pool2d(a.image),
+        "max_pool2d_backward": lambda: ops.max_pool2d_backward(a.dy_of_pool, a.image),
+        "avg_pool2d": lambda: ops.avg_pool2d(a.image),
+        "avg_pool2d_backward": lambda: ops.avg_pool2d_backward(a.dy_of_pool, a.image),
+        "global_avg_pool2d": lambda: ops.global_avg_pool2d(a.image),
+        "global_avg_pool2d_backward": lambda: ops.global_avg_pool2d_backward(a.one, a.image),
         "softmax_cross_entropy": lambda: ops.softmax_cross_entropy(a.x, a.ids),
         "categorical_cross_entropy": lambda: ops.categorical_cross_entropy(a.p, a.y),
         "sigmoid_binary_cross_entropy": lambda: ops.sigmoid_binary_cross_entropy(a.x, a.p),
@@ -92,7 +112,44 @@ def torch_pairs() -> Iterator[Pair]:
         dz = aten.threshold_backward(a.dy, a.p, 0)
         return torch.mm(dz, a.y.T), torch.mm(a.x.T, dz), dz.sum(0)
 
+    image, w, dy = (
+        t.permute(*axes).contiguous()
+        for t, axes in ((a.image, (0, 3, 1, 2)), (a.w, (3, 2, 0, 1)), (a.dy_of_image, (0, 3, 1, 2)))
+    )
+    dy_of_pool = a.dy_of_pool.permute(0, 3, 1, 2).contiguous()
+    _, argmax = f.max_pool2d(image, 2, return_indices=True)
+    whole = ((1, 1), (0, 0), (1, 1))
     plain: dict[str, tuple[str, Run]] = {
+        "batch_norm": ("F.batch_norm", lambda: f.batch_norm(a.x, a.row, a.row, a.row, a.row)),
+        "batch_norm_backward": (
+            "aten.native_batch_norm_backward",
+            lambda: aten.native_batch_norm_backward(
+                a.dy, a.x, a.row, None, None, a.row, a.row, True, 1e-3, [True] * 3
+            ),
+        ),
+        "dropout": ("aten.native_dropout", lambda: aten.native_dropout(a.x, 0.5, True)),
+        "dropout_backward": (
+            "aten.native_dropout_backward",
+            lambda: aten.native_dropout_backward(a.dy, a.kept, 2.0),
+        ),
+        "conv2d": ("F.conv2d", lambda: f.conv2d(image, w, a.two)),
+        "conv2d_backward": (
+            "aten.convolution_backward",
+            lambda: aten.convolution_backward(dy, image, w, [2], *whole, False, (0, 0), 1, [True] * 3),
+        ),
+        "max_pool2d": ("F.max_pool2d", lambda: f.max_pool2d(image, 2)),
+        "max_pool2d_backward": (
+            "aten.max_pool2d_with_indices_backward",
+            lambda: aten.max_pool2d_with_indices_backward(
+                dy_of_pool, image, (2, 2), (2, 2), (0, 0), (1, 1), False, argmax
+            ),
+        ),
+        "avg_pool2d": ("F.avg_pool2d", lambda: f.avg_pool2d(image, 2)),
+        "avg_pool2d_backward": (
+            "aten.avg_pool2d_backward",
+            lambda: aten.avg_pool2d_backward(dy_of_pool, image, (2, 2), (2, 2), (0, 0), False, True, None),
+        ),
+        "global_avg_pool2d": ("mean of two axes", lambda: image.mean((2, 3))),
         "matmul": ("torch.mm", lambda: torch.mm(a.x, a.y)),
         "dense": ("F.linear and relu", lambda: torch.relu(f.linear(a.x, a.y, a.row))),
         "relu": ("torch.relu", lambda: torch.relu(a.x)),

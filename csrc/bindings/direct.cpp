@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "bindings/activation.h"
+#include "bindings/precision.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -24,11 +25,20 @@ const py::detail::npy_api& numpy() {
     return api;
 }
 
-PyObject* descr(tilefuse_dtype dtype) {
-    static PyObject* const descrs[] = {numpy().PyArray_DescrFromType_(py::detail::npy_api::NPY_FLOAT_),
-                                       numpy().PyArray_DescrFromType_(py::detail::npy_api::NPY_DOUBLE_)};
-    return descrs[dtype];
+// NumPy's dtype of those that kernels know, in its own order of bytes; null: of no such.
+PyObject* descr(dlpack::DataType type) {
+    using api = py::detail::npy_api;
+    const auto of = [](int number) { return numpy().PyArray_DescrFromType_(number); };
+    static PyObject* const single = of(api::NPY_FLOAT_), *const twice = of(api::NPY_DOUBLE_), *const boolean = of(api::NPY_BOOL_),
+                          *const byte = of(api::NPY_UBYTE_), *const narrow = of(api::NPY_INT32_), *const wide = of(api::NPY_INT64_);
+    if (type.code == dlpack::FLOAT) return type.bits == 32 ? single : twice;
+    if (type.code == dlpack::INT) return type.bits == 32 ? narrow : wide;
+    return type.code == dlpack::BOOL ? boolean : type.code == dlpack::UINT ? byte : nullptr;
 }
+
+constexpr dlpack::DataType type_of(tilefuse_dtype dtype) { return {dlpack::FLOAT, static_cast<uint8_t>(dtype == TILEFUSE_FLOAT32 ? 32 : 64), 1}; }
+
+constexpr dlpack::DataType type_of_bytes(bool of_bool) { return {of_bool ? dlpack::BOOL : dlpack::UINT, 8, 1}; }
 
 // The strides of a C-contiguous array; returns how many elements it has.
 int64_t pack(int axes, const int64_t* shape, int64_t* strides) {
@@ -47,8 +57,8 @@ bool is_packed(const View& a) {
 
 bool view_of_numpy(PyObject* value, View& a) {
     const auto* array = py::detail::array_proxy(value);
-    const bool single = array->descr == descr(TILEFUSE_FLOAT32);
-    if ((!single && array->descr != descr(TILEFUSE_FLOAT64)) || array->nd > View::most_axes) return false;
+    const bool single = array->descr == descr(type_of(TILEFUSE_FLOAT32));
+    if ((!single && array->descr != descr(type_of(TILEFUSE_FLOAT64))) || array->nd > View::most_axes) return false;
     if (!(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
     const int shift = single ? 2 : 3;  // a division would take longer than all the rest
     a.dtype = single ? TILEFUSE_FLOAT32 : TILEFUSE_FLOAT64;
@@ -79,12 +89,6 @@ bool view_of(const dlpack::Tensor& tensor, bool stored, View& a) {
     if (tensor.strides != nullptr) std::copy_n(tensor.strides, a.axes, a.strides);
     a.packed = is_packed(a);
     return (tensor.data != nullptr || a.size == 0) && reinterpret_cast<uintptr_t>(a.data) % (bits / 8u) == 0;
-}
-
-PyObject* int_descr(int bytes) {
-    static PyObject* const wide = numpy().PyArray_DescrFromType_(py::detail::npy_api::NPY_INT64_);
-    static PyObject* const narrow = numpy().PyArray_DescrFromType_(py::detail::npy_api::NPY_INT32_);
-    return bytes == 8 ? wide : narrow;
 }
 
 // The object that bears the op's name in Python.
@@ -252,30 +256,45 @@ bool Arguments::output(size_t i, View& a, bool stored) {
     return py::detail::array_proxy(values[i])->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
 }
 
-bool Arguments::class_ids(size_t i, const View& scores, std::vector<int32_t>& ids) {
+bool Arguments::packed_tensor(size_t i, dlpack::Tensor& tensor) {
     PyObject* const value = values[i];
-    dlpack::Tensor tensor = {};
-    int64_t strides[View::most_axes];
     if (value == nullptr || value == Py_None) return false;
     if (Py_TYPE(value) == numpy().PyArray_Type_) {
+        constexpr int wanted = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+        constexpr dlpack::DataType known[] = {{dlpack::INT, 64, 1}, {dlpack::INT, 32, 1}, type_of_bytes(false), type_of_bytes(true)};
         const auto* array = py::detail::array_proxy(value);
-        const bool wide = array->descr == int_descr(8);
-        if ((!wide && array->descr != int_descr(4)) || !(array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_) ||
-            !(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) || !of_kind(nullptr)) {
-            return false;
-        }
-        tensor = {array->data, {dlpack::CPU, 0}, array->nd, {dlpack::INT, static_cast<uint8_t>(wide ? 64 : 32), 1}, array->dimensions, nullptr, 0};
-    } else {
-        const Library* const library = Library::of(Py_TYPE(value));
-        if (library == nullptr || !of_kind(library) || !library->view(value, tensor)) return false;
+        const auto* type = std::find_if(std::begin(known), std::end(known), [&](auto each) { return array->descr == descr(each); });
+        if (type == std::end(known) || (array->flags & wanted) != wanted || !of_kind(nullptr)) return false;
+        tensor = {array->data, {dlpack::CPU, 0}, array->nd, *type, array->dimensions, nullptr, 0};
+        return true;
     }
-    const auto [code, bits, lanes] = tensor.dtype;
-    if (tensor.device.type != dlpack::CPU || code != dlpack::INT || (bits != 32 && bits != 64) || lanes != 1 ||
-        tensor.ndim != scores.axes - 1 || !std::equal(tensor.shape, tensor.shape + tensor.ndim, scores.shape)) {
-        return false;
-    }
+    const Library* const library = Library::of(Py_TYPE(value));
+    if (library == nullptr || !of_kind(library) || !library->view(value, tensor)) return false;
+    if (tensor.device.type != dlpack::CPU || tensor.dtype.lanes != 1 || tensor.ndim > View::most_axes) return false;
+    int64_t strides[View::most_axes];
     pack(tensor.ndim, tensor.shape, strides);
     if (tensor.strides != nullptr && !std::equal(strides, strides + tensor.ndim, tensor.strides)) return false;
+    tensor.strides = nullptr;
+    return true;
+}
+
+uint8_t* Arguments::bytes(size_t i, size_t axes, const int64_t* shape, bool of_bool) {
+    dlpack::Tensor tensor;
+    if (!packed_tensor(i, tensor) || tensor.dtype.code != type_of_bytes(of_bool).code || tensor.dtype.bits != 8 ||
+        !std::equal(tensor.shape, tensor.shape + tensor.ndim, shape, shape + axes)) {
+        return nullptr;
+    }
+    return static_cast<uint8_t*>(tensor.data) + tensor.byte_offset;
+}
+
+bool Arguments::class_ids(size_t i, const View& scores, std::vector<int32_t>& ids) {
+    dlpack::Tensor tensor;
+    if (!packed_tensor(i, tensor)) return false;
+    const uint8_t bits = tensor.dtype.bits;
+    if (tensor.dtype.code != dlpack::INT || (bits != 32 && bits != 64) || tensor.ndim != scores.axes - 1 ||
+        !std::equal(tensor.shape, tensor.shape + tensor.ndim, scores.shape)) {
+        return false;
+    }
     ids.resize(static_cast<size_t>(scores.rows()));
     const char* const data = static_cast<const char*>(tensor.data) + tensor.byte_offset;
     for (size_t row = 0; row < ids.size(); ++row) {
@@ -306,6 +325,14 @@ bool Arguments::integer(size_t i, int64_t& value) const {
     return overflow == 0;
 }
 
+bool Arguments::pair(size_t i, int64_t& first, int64_t& second) const {
+    PyObject* const value = values[i];
+    if (value == nullptr) return true;
+    const bool two = PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 2;
+    return read_size(two ? PyTuple_GET_ITEM(value, 0) : value, first) && read_size(two ? PyTuple_GET_ITEM(value, 1) : value, second) &&
+           first > 0 && second > 0;
+}
+
 const char* Arguments::text(size_t i) const {
     const char* const characters = PyUnicode_Check(values[i]) ? PyUnicode_AsUTF8(values[i]) : "";
     if (characters != nullptr) return characters;
@@ -322,27 +349,69 @@ bool Arguments::activation(size_t i, tilefuse_activation_kind& value, double& al
     return true;
 }
 
+bool Arguments::precision(size_t i, tilefuse_dtype dtype, tilefuse_precision& value) const {
+    if (!has(i)) return true;
+    const std::optional<tilefuse_precision> found = find_precision(text(i));
+    if (found) value = *found;
+    return dtype == TILEFUSE_FLOAT32 && found;
+}
+
 Result Arguments::result(tilefuse_dtype dtype, size_t axes, const int64_t* shape, bool is_bfloat16) const {
     Result made;
     made.dtype = dtype;
     made.is_bfloat16 = is_bfloat16;
+    allocate(made, is_bfloat16 ? dlpack::DataType{dlpack::BFLOAT, 16, 1} : type_of(dtype), axes, shape);
+    return made;
+}
+
+Result Arguments::result_of_bytes(size_t axes, const int64_t* shape, bool of_bool) const {
+    Result made;
+    allocate(made, type_of_bytes(of_bool), axes, shape);
+    return made;
+}
+
+void Arguments::allocate(Result& made, dlpack::DataType type, size_t axes, const int64_t* shape) const {
     made.packed = true;
     made.axes = static_cast<int>(axes);
     std::copy_n(shape, axes, made.shape);
     made.size = pack(made.axes, made.shape, made.strides);
     if (library_ == nullptr) {
-        PyObject* const array = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, Py_NewRef(descr(dtype)), made.axes, shape, nullptr,
+        PyObject* const array = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, Py_NewRef(descr(type)), made.axes, shape, nullptr,
                                                               nullptr, 0, nullptr);
         if (array == nullptr) throw py::error_already_set();
         made.data = py::detail::array_proxy(array)->data;
         made.array_ = py::reinterpret_steal<py::object>(array);
     } else {
-        const auto bits = static_cast<uint8_t>(is_bfloat16 ? 16 : dtype == TILEFUSE_FLOAT32 ? 32 : 64);
-        made.memory_ = new_memory({is_bfloat16 ? dlpack::BFLOAT : dlpack::FLOAT, bits, 1}, axes, shape);
+        made.memory_ = new_memory(type, axes, shape);
         made.data = made.memory_->tensor.data;
         made.library_ = library_;
     }
-    return made;
+}
+
+bool read_size(PyObject* value, int64_t& size) {
+    constexpr int64_t largest = 1 << 16;  // no product of sizes overflows
+    if (!PyLong_CheckExact(value)) return false;
+    int overflow = 0;
+    size = PyLong_AsLongLongAndOverflow(value, &overflow);
+    return overflow == 0 && size >= 0 && size <= largest;
+}
+
+bool BeforeActivation::set(const View& dy, const View& y, const View& z) {
+    args.dx = dy.data;
+    if (args.activation == TILEFUSE_LINEAR) return true;
+    const View& at = args.activation < TILEFUSE_SILU ? y : z;
+    if (!at || !at.like(dy) || !at.packed) return false;
+    args.dtype = dy.dtype;
+    args.rows = dy.size;
+    args.cols = 1;
+    args.dy = dy.data;
+    args.at = at.data;
+    args.dx = scratch_.take(static_cast<size_t>(dy.size) * (dy.dtype == TILEFUSE_FLOAT32 ? 4 : 8));
+    return true;
+}
+
+void BeforeActivation::run(double work) const {
+    if (args.activation != TILEFUSE_LINEAR) run_directly(work, args);
 }
 
 bool may_overlap(const View& a, const View& b) {
@@ -363,7 +432,7 @@ bool may_overlap(const View& a, const View& b) {
 }
 
 void bind_direct(py::module_& m) {
-    descr(TILEFUSE_FLOAT32);  // now, since threads that make it together would wait for each other
+    descr({});  // now, since threads that make it together would wait for each other
     m.def("direct", &make_op, py::arg("name"), py::arg("function"),
           "The op of that name: tries its direct function first, then `function`. `function` itself where it has none.");
     m.def("use_direct", [](bool used) { device_in_use = used; }, py::arg("used"), "Whether calls may go directly to this module.");

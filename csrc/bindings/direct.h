@@ -10,6 +10,7 @@
 #include "bindings/arrays.h"
 #include "bindings/dlpack.h"
 #include "tilefuse/activation.h"
+#include "tilefuse/matmul.h"
 
 namespace tilefuse::bindings {
 
@@ -48,7 +49,7 @@ private:
 // The arguments of a call, in the order of the op's parameters. Every reader returns whether the argument will do.
 class Arguments {
 public:
-    static constexpr size_t most = 12;
+    static constexpr size_t most = 13;
 
     bool has(size_t i) const { return values[i] != nullptr && values[i] != Py_None; }
 
@@ -58,22 +59,29 @@ public:
     bool optional_array(size_t i, View& a, bool stored = false) { return !has(i) || array(i, a, stored); }
     bool packed(size_t i, View& a) { return array(i, a) && a.packed; }
     bool output(size_t i, View& a, bool stored = false);  // one that may be written to
+    // The memory of a packed array of bytes, of uint8 or bool, with that shape; null: it is none.
+    uint8_t* bytes(size_t i, size_t axes, const int64_t* shape, bool of_bool = false);
     // Class ids, one for each row of `scores`, and all of classes that it has.
     bool class_ids(size_t i, const View& scores, std::vector<int32_t>& ids);
     bool flag(size_t i, bool& value) const;
     bool number(size_t i, double& value) const;
     bool integer(size_t i, int64_t& value) const;
+    bool pair(size_t i, int64_t& first, int64_t& second) const;  // a positive integer for both, or a tuple of two
     const char* text(size_t i) const;  // "" for what is no string
     bool activation(size_t i, tilefuse_activation_kind& value, double& alpha) const;
+    bool precision(size_t i, tilefuse_dtype dtype, tilefuse_precision& value) const;  // of products of that dtype
 
     // Of the kind of the arrays that were read.
     Result result(const View& like) const { return result(like.dtype, static_cast<size_t>(like.axes), like.shape, like.is_bfloat16); }
     Result result(tilefuse_dtype dtype, size_t axes, const int64_t* shape, bool is_bfloat16 = false) const;
+    Result result_of_bytes(size_t axes, const int64_t* shape, bool of_bool = false) const;  // has no dtype
 
     PyObject* values[most] = {};  // null: not given
 
 private:
     bool of_kind(const Library* library);
+    bool packed_tensor(size_t i, dlpack::Tensor& tensor);  // of any dtype; has no strides
+    void allocate(Result& made, dlpack::DataType type, size_t axes, const int64_t* shape) const;
 
     const Library* library_ = nullptr;  // of the arrays that were read; null: NumPy's
     bool any_ = false;
@@ -90,6 +98,37 @@ struct Direct {
     size_t by_position;                   // so many may be given without their names
     std::vector<const char*> parameters;  // as in the Python function
     Run run;
+};
+
+// A small integer that is not negative, as an int has it.
+bool read_size(PyObject* value, int64_t& size);
+
+// Memory while a call lasts. The heap costs a small call more than all the rest.
+class Scratch {
+public:
+    void* take(size_t bytes) {
+        if (bytes <= sizeof small_) return small_;
+        large_.reset(backend::allocate(bytes));
+        return large_.get();
+    }
+
+private:
+    alignas(64) char small_[2048];
+    std::unique_ptr<void, void (*)(void*)> large_{nullptr, &backend::release};
+};
+
+// The gradient before an activation in a backward op: dy itself where there is none, else in memory of its own.
+class BeforeActivation {
+public:
+    // Returns whether the arrays will do: y, the output, or z, what it was before, as the activation needs it.
+    bool set(const View& dy, const View& y, const View& z);
+    void* data() const { return args.dx; }
+    void run(double work) const;  // that of the whole op
+
+    tilefuse_activation_backward_args args = {};  // its activation and alpha are set before the arrays
+
+private:
+    Scratch scratch_;
 };
 
 // Whether the ranges of memory that hold the arrays' elements overlap.

@@ -1,4 +1,4 @@
-#include "bindings/arrays.h"
+#include "bindings/direct.h"
 
 namespace tilefuse::bindings {
 namespace {
@@ -49,6 +49,54 @@ void dropout(const py::array& x, const py::array& mask, py::array& y, double rat
     args.y = call.output(y, "y", args.dtype, x.size());
     call.run(args);
 }
+
+constexpr double operations = 8;  // for an element, about
+
+tilefuse_dropout_args scaling(const View& x, const uint8_t* mask, double rate, void* y) {
+    tilefuse_dropout_args args = {};
+    args.dtype = x.dtype;
+    args.rows = x.size;
+    args.cols = 1;
+    args.x = x.data;
+    args.mask = mask;
+    args.scale = 1 / (1 - rate);
+    args.y = y;
+    return args;
+}
+
+bool read_rate(const Arguments& given, size_t i, double& rate) {
+    return given.values[i] != nullptr && given.number(i, rate) && rate >= 0 && rate < 1;
+}
+
+const Direct direct_dropout{"dropout", 2, {"x", "rate", "seed", "step"}, [](Arguments& given) -> py::object {
+    View x;
+    double rate;
+    int64_t seed = 0, step = 0;
+    if (!given.packed(0, x) || !read_rate(given, 1, rate) || !given.integer(2, seed) || !given.integer(3, step) || seed < 0 || step < 0)
+        return {};
+    Result y = given.result(x), mask = given.result_of_bytes(static_cast<size_t>(x.axes), x.shape, true);
+    const auto number = static_cast<uint64_t>(step);
+    tilefuse_dropout_mask_args choice = {};
+    choice.rows = x.size;
+    choice.cols = 1;
+    choice.seed = static_cast<uint64_t>(seed);
+    choice.step = &number;
+    choice.rate = rate;
+    choice.mask = static_cast<uint8_t*>(mask.data);
+    run_directly(operations * static_cast<double>(x.size), choice, scaling(x, choice.mask, rate, y.data));
+    return py::make_tuple(y.take(), mask.take());
+}};
+
+const Direct direct_dropout_backward{"dropout_backward", 3, {"dy", "mask", "rate"}, [](Arguments& given) -> py::object {
+    View dy;
+    double rate;
+    if (!given.packed(0, dy) || !read_rate(given, 2, rate)) return {};
+    const uint8_t* const mask = given.bytes(1, static_cast<size_t>(dy.axes), dy.shape, true);
+    if (mask == nullptr) return {};
+    Result dx = given.result(dy);
+    run_directly(operations * static_cast<double>(dy.size), scaling(dy, mask, rate, dx.data));
+    return dx.take();
+}};
 
 }  // namespace
 

@@ -132,14 +132,6 @@ void store(tilefuse_matmul_args& args, const View& operand, const View& result) 
     args.result = result.is_bfloat16 ? TILEFUSE_STORED_BFLOAT16 : TILEFUSE_STORED_WHOLE;
 }
 
-// How to multiply arrays of `dtype`; returns whether the argument will do.
-bool precision_of(const Arguments& given, size_t i, tilefuse_dtype dtype, tilefuse_precision& precision) {
-    if (!given.has(i)) return true;
-    const std::optional<tilefuse_precision> found = find_precision(given.text(i));
-    if (found) precision = *found;
-    return dtype == TILEFUSE_FLOAT32 && found;
-}
-
 enum { A, B, BIAS, ACTIVATION, TRANSPOSE_A, TRANSPOSE_B, OUT, PRECISION, BETA };
 
 const Direct direct_matmul{
@@ -155,7 +147,7 @@ const Direct direct_matmul{
             return {};
         }
         args.dtype = a.dtype;
-        if (!precision_of(given, PRECISION, args.dtype, args.precision) || (given.has(PRECISION) && a.is_bfloat16)) return {};
+        if (!given.precision(PRECISION, args.dtype, args.precision) || (given.has(PRECISION) && a.is_bfloat16)) return {};
         if (bias) {
             if (bias.dtype != args.dtype || bias.axes != 1 || bias.shape[0] != args.n || bias.strides[0] != 1) return {};
             args.epilogue.bias = bias.data;
@@ -211,7 +203,7 @@ const Direct direct_dense{"dense", 4, {"x", "w", "b", "activation", "precision"}
     if (!given.array(0, x) || !given.array(1, w) || !given.optional_array(2, b) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
         x.last() != w.shape[0] || (b && !b.is_row(w)) ||
         !given.activation(3, args.epilogue.activation, args.epilogue.activation_alpha) ||
-        !precision_of(given, 4, x.dtype, args.precision)) {
+        !given.precision(4, x.dtype, args.precision)) {
         return {};
     }
     int64_t shape[View::most_axes];
@@ -228,18 +220,20 @@ const Direct direct_dense{"dense", 4, {"x", "w", "b", "activation", "precision"}
 
 const Direct direct_dense_backward{
     "dense_backward", 5, {"dy", "x", "w", "y", "activation", "z", "precision", "needs_dx"}, [](Arguments& given) -> py::object {
-        tilefuse_activation_backward_args derivative = {};
+        BeforeActivation before;
         tilefuse_matmul_args of_x = {}, of_w = {};
         View dy, x, w, y, z, gradient, rows;
         bool needs_dx = true;
         if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || given.values[3] == nullptr ||
             !given.optional_array(3, y) || !given.optional_array(5, z) ||
-            !precision_of(given, 6, x.dtype, of_x.precision) || (given.values[7] != nullptr && !given.flag(7, needs_dx)) ||
-            !given.activation(4, derivative.activation, derivative.alpha) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
+            !given.precision(6, x.dtype, of_x.precision) || (given.values[7] != nullptr && !given.flag(7, needs_dx)) ||
+            !given.activation(4, before.args.activation, before.args.alpha) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
             !rows_of(dy, gradient) || x.last() != w.shape[0] || dy.dtype != x.dtype || dy.axes != x.axes || dy.last() != w.shape[1] ||
-            !std::equal(x.shape, x.shape + x.axes - 1, dy.shape) || (y && !y.like(dy))) {
+            !std::equal(x.shape, x.shape + x.axes - 1, dy.shape) || (y && !y.like(dy)) ||
+            !before.set(dy, y, z)) {
             return {};
         }
+        gradient.data = before.data();
         // The weights' gradient lies in memory as they do.
         const bool transposed = !w.packed && w.strides[0] == 1 && w.strides[1] == w.shape[0];
         const int64_t reversed[] = {w.shape[1], w.shape[0]};
@@ -247,20 +241,6 @@ const Direct direct_dense_backward{
         if (needs_dx) dx = given.result(x);
         of_w.precision = of_x.precision;
         tilefuse_column_sum_args of_b = {};
-        std::unique_ptr<void, void (*)(void*)> dz(nullptr, &backend::release);
-        alignas(64) double small_dz[256];
-        if (derivative.activation != TILEFUSE_LINEAR) {
-            const View& at = derivative.activation < TILEFUSE_SILU ? y : z;
-            if (!at || !at.like(dy) || !at.packed) return {};
-            const bool small = dy.size <= static_cast<int64_t>(std::size(small_dz));
-            if (!small) dz.reset(backend::allocate(static_cast<size_t>(dy.size) * (dy.dtype == TILEFUSE_FLOAT32 ? 4 : 8)));
-            derivative.dtype = dy.dtype;
-            derivative.rows = dy.size;
-            derivative.cols = 1;
-            derivative.dy = dy.data;
-            derivative.at = at.data;
-            derivative.dx = gradient.data = small ? small_dz : dz.get();
-        }
         View out;
         if (needs_dx) {
             rows_of(dx, out);
@@ -274,7 +254,7 @@ const Direct direct_dense_backward{
         of_b.x = gradient.data;
         of_b.y = db.data;
         const double work = 4.0 * static_cast<double>(dy.size) * static_cast<double>(w.shape[0]);
-        if (derivative.activation != TILEFUSE_LINEAR) run_directly(work, derivative);
+        before.run(work);
         if (needs_dx && dx.size > 0) run_directly(work, of_x);
         if (dw.size > 0) run_directly(work, of_w);
         run_directly(work, of_b);

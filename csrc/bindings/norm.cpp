@@ -118,11 +118,85 @@ template <class Args> bool set_shape(Args& args, const View& x, double epsilon) 
     args.dtype = x.dtype;
     args.cols = x.last();
     args.rows = x.rows();
-    args.epsilon = epsilon;
+    if constexpr (requires { args.epsilon; }) args.epsilon = epsilon;
     return x.axes > 0 && epsilon >= 0;
 }
 
 constexpr double operations = 10;  // for an element, about
+
+template <class T> const void* data_or_null(const T& a) { return a ? a.data : nullptr; }
+
+// (x, gamma, beta, moving_mean, moving_variance, *, training, momentum, epsilon, activation, residual)
+py::object run_batch_norm(Arguments& given) {
+    enum { X, GAMMA, BETA, MEAN, VARIANCE, TRAINING, MOMENTUM, EPSILON, ACTIVATION, RESIDUAL };
+    tilefuse_batch_norm_args args = {};
+    View x, gamma, beta, mean, variance, residual;
+    bool training;
+    double momentum = 0.99, epsilon = 1e-3;
+    if (!given.packed(X, x) || !given.optional_array(GAMMA, gamma) || !given.optional_array(BETA, beta) || !given.flag(TRAINING, training) ||
+        !given.number(MOMENTUM, momentum) || !given.number(EPSILON, epsilon) || !set_shape(args, x, epsilon) ||
+        !given.activation(ACTIVATION, args.epilogue.activation, args.epilogue.activation_alpha) ||
+        !given.optional_array(RESIDUAL, residual) || (residual && !(residual.like(x) && residual.packed)) || !(momentum >= 0 && momentum <= 1)) {
+        return {};
+    }
+    const auto read_moving = [&](size_t i, View& a) {
+        if (given.values[i] == nullptr) return false;
+        return given.has(i) ? (training ? given.output(i, a) : given.array(i, a)) : training;
+    };
+    if (given.values[GAMMA] == nullptr || given.values[BETA] == nullptr || !read_moving(MEAN, mean) || !read_moving(VARIANCE, variance))
+        return {};
+    for (const View* a : {&gamma, &beta, &mean, &variance})
+        if (*a && !a->is_row(x)) return {};
+    Result y = given.result(x), batch_mean, inv_std;
+    if (training) {
+        batch_mean = given.result(x.dtype, 1, &args.cols);
+        inv_std = given.result(x.dtype, 1, &args.cols);
+        args.mean = batch_mean.data;
+        args.inv_std = inv_std.data;
+    }
+    args.training = training;
+    args.momentum = momentum;
+    args.x = x.data;
+    args.y = y.data;
+    args.gamma = data_or_null(gamma);
+    args.beta = data_or_null(beta);
+    args.moving_mean = mean ? mean.data : nullptr;
+    args.moving_variance = variance ? variance.data : nullptr;
+    args.epilogue.addend = data_or_null(residual);
+    run_directly(operations * static_cast<double>(x.size), args);
+    return training ? py::object(py::make_tuple(y.take(), batch_mean.take(), inv_std.take())) : y.take();
+}
+
+// (dy, x, gamma, mean, inv_std, y, *, training, activation, z, residual)
+py::object run_batch_norm_backward(Arguments& given) {
+    enum { DY, X, GAMMA, MEAN, INV_STD, Y, TRAINING, ACTIVATION, Z, RESIDUAL };
+    tilefuse_batch_norm_backward_args args = {};
+    BeforeActivation before;
+    View dy, x, gamma, mean, inv_std, y, z;
+    bool training = true, residual;
+    if (!given.packed(DY, dy) || !given.packed(X, x) || !dy.like(x) || given.values[GAMMA] == nullptr || !given.optional_array(GAMMA, gamma) ||
+        !given.array(MEAN, mean) || !given.array(INV_STD, inv_std) || !given.optional_array(Y, y) || !given.optional_array(Z, z) ||
+        (given.values[TRAINING] != nullptr && !given.flag(TRAINING, training)) || !given.flag(RESIDUAL, residual) || residual ||
+        !given.activation(ACTIVATION, before.args.activation, before.args.alpha) || !set_shape(args, x, 0) || !before.set(dy, y, z)) {
+        return {};
+    }
+    for (const View* a : {&gamma, &mean, &inv_std})
+        if (*a && !a->is_row(x)) return {};
+    Result dx = given.result(x), dgamma = given.result(x.dtype, 1, &args.cols), dbeta = given.result(x.dtype, 1, &args.cols);
+    args.training = training;
+    args.dy = before.data();
+    args.x = x.data;
+    args.gamma = data_or_null(gamma);
+    args.mean = mean.data;
+    args.inv_std = inv_std.data;
+    args.dx = dx.data;
+    args.dgamma = dgamma.data;
+    args.dbeta = dbeta.data;
+    const double work = 2 * operations * static_cast<double>(x.size);
+    before.run(work);
+    run_directly(work, args);
+    return py::make_tuple(dx.take(), dgamma.take(), dbeta.take());
+}
 
 // (x, gamma, beta, *, epsilon), RMS without beta.
 template <bool rms> py::object run_forward(Arguments& given) {
@@ -170,6 +244,10 @@ template <bool rms> py::object run_backward(Arguments& given) {
 }
 
 const Direct directs[] = {
+    {"batch_norm", 5,
+     {"x", "gamma", "beta", "moving_mean", "moving_variance", "training", "momentum", "epsilon", "activation", "residual"}, &run_batch_norm},
+    {"batch_norm_backward", 6, {"dy", "x", "gamma", "mean", "inv_std", "y", "training", "activation", "z", "residual"},
+     &run_batch_norm_backward},
     {"layer_norm", 3, {"x", "gamma", "beta", "epsilon"}, &run_forward<false>},
     {"layer_norm_backward", 3, {"dy", "x", "gamma", "epsilon"}, &run_backward<false>},
     {"rms_norm", 2, {"x", "gamma", "epsilon"}, &run_forward<true>},

@@ -84,6 +84,100 @@ void pool2d_backward(const std::string& kind, const py::array& dy, py::array& dx
     call.run(args);
 }
 
+// (x, pool_size, strides, padding, count_padding) from argument `first` on, the size as 2 where it is not given; returns whether
+// they will do: no window has nothing but padding.
+bool read_shape(Arguments& given, const View& x, size_t first, tilefuse_conv2d_shape& s) {
+    if (!set_images(s, x)) return false;
+    s.f = s.c;
+    s.dilation_h = s.dilation_w = s.groups = 1;
+    s.kernel_h = s.kernel_w = 2;
+    if (!given.pair(first, s.kernel_h, s.kernel_w)) return false;
+    s.stride_h = s.kernel_h;
+    s.stride_w = s.kernel_w;
+    if ((given.has(first + 1) && !given.pair(first + 1, s.stride_h, s.stride_w)) || !set_windows(s, given, first + 2)) return false;
+    return (s.out_h == 0 || (s.pad_top < s.kernel_h && (s.out_h - 1) * s.stride_h - s.pad_top < s.h)) &&
+           (s.out_w == 0 || (s.pad_left < s.kernel_w && (s.out_w - 1) * s.stride_w - s.pad_left < s.w));
+}
+
+// The window is the whole image; returns whether it has a pixel.
+bool read_whole(const View& x, tilefuse_conv2d_shape& s) {
+    if (!set_images(s, x)) return false;
+    s.f = s.c;
+    s.dilation_h = s.dilation_w = s.groups = s.stride_h = s.stride_w = s.out_h = s.out_w = 1;
+    s.kernel_h = s.h;
+    s.kernel_w = s.w;
+    return s.h > 0 && s.w > 0;
+}
+
+double operations(const tilefuse_conv2d_shape& s) {
+    return static_cast<double>(s.n * s.out_h * s.out_w * s.c) * static_cast<double>(s.kernel_h * s.kernel_w);
+}
+
+template <tilefuse_pool_kind kind, bool whole = false> py::object run_forward(Arguments& given) {
+    tilefuse_pool2d_args args = {};
+    const tilefuse_conv2d_shape& s = args.shape;
+    View x;
+    bool count_padding = false;
+    if (!given.array(0, x) || !(whole ? read_whole(x, args.shape) : read_shape(given, x, 1, args.shape)) ||
+        (kind == TILEFUSE_POOL_AVERAGE && !given.flag(4, count_padding))) {
+        return {};
+    }
+    const int64_t windows[] = {s.n, s.out_h, s.out_w, s.c}, images[] = {s.n, s.c};
+    Result y = whole ? given.result(x.dtype, 2, images) : given.result(x.dtype, 4, windows);
+    args.dtype = x.dtype;
+    args.kind = kind;
+    args.count_padding = count_padding;
+    args.x = x.data;
+    args.y = y.data;
+    run_directly(operations(s), args);
+    return y.take();
+}
+
+template <tilefuse_pool_kind kind, bool whole = false> py::object run_backward(Arguments& given) {
+    tilefuse_pool2d_backward_args args = {};
+    const tilefuse_conv2d_shape& s = args.shape;
+    View dy, x;
+    bool count_padding = false;
+    if (!given.packed(0, dy) || !given.array(1, x) || dy.dtype != x.dtype ||
+        !(whole ? read_whole(x, args.shape) : read_shape(given, x, 2, args.shape)) ||
+        (kind == TILEFUSE_POOL_AVERAGE && !given.flag(5, count_padding))) {
+        return {};
+    }
+    const int64_t windows[] = {s.n, s.out_h, s.out_w, s.c}, images[] = {s.n, s.c};
+    const bool fits = whole ? std::equal(images, images + 2, dy.shape, dy.shape + dy.axes)
+                            : std::equal(windows, windows + 4, dy.shape, dy.shape + dy.axes);
+    if (!fits) return {};
+    Result dx = given.result(x);
+    args.dtype = x.dtype;
+    args.kind = kind;
+    args.count_padding = count_padding;
+    args.dy = dy.data;
+    args.dx = dx.data;
+    Scratch places;
+    if (kind == TILEFUSE_POOL_MAX) {
+        tilefuse_pool2d_args again = {};
+        again.dtype = x.dtype;
+        again.kind = kind;
+        again.shape = s;
+        again.x = x.data;
+        const size_t bytes = s.kernel_h * s.kernel_w <= TILEFUSE_POOL_OF_BYTES ? 1 : 4;
+        again.argmax = places.take(static_cast<size_t>(dy.size) * bytes);
+        args.argmax = again.argmax;
+        run_directly(operations(s), again);
+    }
+    run_directly(operations(s), args);
+    return dx.take();
+}
+
+const Direct directs[] = {
+    {"max_pool2d", 4, {"x", "pool_size", "strides", "padding"}, &run_forward<TILEFUSE_POOL_MAX>},
+    {"max_pool2d_backward", 5, {"dy", "x", "pool_size", "strides", "padding"}, &run_backward<TILEFUSE_POOL_MAX>},
+    {"avg_pool2d", 5, {"x", "pool_size", "strides", "padding", "count_padding"}, &run_forward<TILEFUSE_POOL_AVERAGE>},
+    {"avg_pool2d_backward", 6, {"dy", "x", "pool_size", "strides", "padding", "count_padding"}, &run_backward<TILEFUSE_POOL_AVERAGE>},
+    {"global_avg_pool2d", 1, {"x"}, &run_forward<TILEFUSE_POOL_AVERAGE, true>},
+    {"global_avg_pool2d_backward", 2, {"dy", "x"}, &run_backward<TILEFUSE_POOL_AVERAGE, true>},
+};
+
 }  // namespace
 
 const Binding binding = [](py::module_& m) {

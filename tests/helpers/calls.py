@@ -16,7 +16,10 @@ DY = integers(_RNG, (7, 3), "f")
 IDS = _RNG.integers(0, 5, 7)
 ONE_HOT = np.eye(5, dtype="f")[IDS]
 P = _RNG.uniform(0.1, 0.9, (7, 5)).astype("f")
-IMAGE = X.reshape(1, 7, 5, 1)
+MOVING = [integers(_RNG, (5,), "f"), integers(_RNG, (5,), "f") ** 2 + 1]
+IMAGES, FILTERS = integers(_RNG, (7, 6, 5, 4), "f"), integers(_RNG, (3, 2, 4, 6), "f")
+CONVOLVED, POOLED = integers(_RNG, (7, 4, 4, 6), "f"), integers(_RNG, (7, 3, 2, 4), "f")
+BIAS = integers(_RNG, (6,), "f")
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 ACTIVATIONS = ["relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "silu", "gelu"]
@@ -52,15 +55,33 @@ DIRECT: dict[str, _Call] = {
     ),
     "binary_cross_entropy": ((P, ONE_HOT), {}),
     "mean_squared_error": ((X, Y), {"sample_weight": P[:, 0].copy()}),
-}
-
-OTHERS: dict[str, _Call] = {
-    "dropout": ((X, 0.5), {"seed": 1}),
+    "dropout": ((X, 0.5), {"seed": 1, "step": 2}),
     "dropout_backward": ((X, X > 0, 0.5), {}),
-    "conv2d": ((IMAGE, W.reshape(5, 3, 1, 1)), {}),
-    "max_pool2d": ((IMAGE,), {}),
-    "global_avg_pool2d": ((IMAGE,), {}),
-    "batch_norm": ((X, GAMMA, None, None, None), {"training": True}),
+    "conv2d": (
+        (IMAGES, FILTERS, BIAS),
+        {
+            "strides": (2, 1),
+            "padding": ((1, 0), (0, 1)),
+            "dilation": 1,
+            "groups": 1,
+            "activation": "gelu",
+        },
+    ),
+    "conv2d_backward": (
+        (CONVOLVED, IMAGES, FILTERS),
+        {"strides": (1, 1), "padding": 0, "activation": "silu", "z": CONVOLVED + 1, "needs_dx": True},
+    ),
+    "max_pool2d": ((IMAGES,), {"pool_size": 3, "strides": (2, 3), "padding": "same"}),
+    "max_pool2d_backward": ((POOLED, IMAGES), {"pool_size": (2, 2), "strides": None}),
+    "avg_pool2d": ((IMAGES,), {"pool_size": (3, 2), "padding": 1, "count_padding": True}),
+    "avg_pool2d_backward": ((POOLED, IMAGES), {"pool_size": 2, "strides": 2, "count_padding": False}),
+    "global_avg_pool2d": ((IMAGES,), {}),
+    "global_avg_pool2d_backward": ((IMAGES[:, 0, 0].copy(), IMAGES), {}),
+    "batch_norm": (
+        (X, GAMMA, BETA, *MOVING),
+        {"training": True, "momentum": 0.5, "epsilon": 0.25, "activation": "elu", "residual": Y},
+    ),
+    "batch_norm_backward": ((Y, X, GAMMA, *MOVING), {"training": False, "activation": "gelu", "z": X}),
 }
 
 

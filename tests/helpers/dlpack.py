@@ -175,7 +175,7 @@ def tabled(*, version: int = 1, older: type | None = None, view: bool = True, fa
         managed = ManagedVersioned.from_address(memory)
         tensor = managed.tensor
         shape = tensor.shape[: tensor.ndim]
-        ctype = {32: ctypes.c_float, 64: ctypes.c_double}[tensor.bits]
+        ctype = {32: ctypes.c_float, 64: ctypes.c_double, 8: ctypes.c_bool}[tensor.bits]
         size = int(np.prod(shape))
         kept = np.ctypeslib.as_array((ctype * size).from_address(tensor.data or 0)).reshape(shape).copy()
         managed.deleter(memory)

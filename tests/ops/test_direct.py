@@ -77,7 +77,18 @@ def nothing_python(monkeypatch):
     def declined(*args):
         raise AssertionError("went through Python")
 
-    for name in ("_activation", "add", "dense", "losses", "matmul", "norm", "softmax"):
+    for name in (
+        "_activation",
+        "add",
+        "conv",
+        "dense",
+        "dropout",
+        "losses",
+        "matmul",
+        "norm",
+        "pool",
+        "softmax",
+    ):
         monkeypatch.setattr(sys.modules[f"tilefuse.ops.{name}"], "native", declined)
 
 
@@ -91,7 +102,7 @@ def test_goes_directly(name, nothing_python):
         by_name = as_tuple(op(**everything))
         for result, same in zip(results, by_name, strict=True):
             assert type(result) is np.ndarray
-            assert result.dtype == np.dtype(dtype)
+            assert result.dtype in (np.dtype(dtype), np.bool_)
             assert_same_bits(result, same)
         with pytest.raises(AssertionError, match="went through Python"):
             op.__wrapped__(*args, **options)
@@ -111,7 +122,14 @@ def test_every_op_gives_the_bits_of_its_function(name):
             expected = as_tuple(op.__wrapped__(*args, **how))
             for result, right in zip(as_tuple(op(*args, **how)), expected, strict=True):
                 assert_same_bits(result, right)
-        if name not in ("matmul", "dense", "dense_backward"):
+        if name not in (
+            "matmul",
+            "dense",
+            "dense_backward",
+            "dropout",
+            "dropout_backward",
+            "conv2d_backward",
+        ):
             empty = [array[:0] for array in plain[:1]] + [a[:0] if len(a) == 7 else a for a in plain[1:]]
             for result, right in zip(as_tuple(op(*empty)), as_tuple(op.__wrapped__(*empty)), strict=True):
                 assert_same_bits(result, right)
@@ -190,6 +208,50 @@ def test_no_references_leak(name):
     before = [sys.getrefcount(x) for x in everything]
     calls()
     assert [sys.getrefcount(x) for x in everything] == before
+
+
+WINDOWS = [
+    {"padding": "same", "strides": (2, 3)},
+    {"padding": "valid", "dilation": (2, 1)},
+    {"padding": 2, "dilation": 2, "groups": 2, "strides": 2},
+    {"padding": ((0, 3), (2, 1)), "groups": 2, "precision": "ieee"},
+    {"padding": ((0, 0), (0, 0)), "strides": (9, 1)},
+    {"dilation": 7},  # no place for a window
+]
+
+
+@pytest.mark.parametrize("options", WINDOWS)
+def test_windows(options, monkeypatch):
+    rng = np.random.default_rng(2)
+    x = integers(rng, (2, 8, 9, 4), "f")
+    w = integers(rng, (3, 2, 4 // options.get("groups", 1), 6), "f")
+    y = ops.conv2d.__wrapped__(x, w, activation="relu", **options)
+    dy = integers(rng, y.shape, "f")
+    calls = [
+        (ops.conv2d, (x, w, None), {"activation": "relu", **options}),
+        (ops.conv2d_backward, (dy, x, w, y), {"activation": "relu", **options}),
+        (ops.conv2d_backward, (dy, x, w), {"needs_dx": False, **options}),
+    ]
+    expected = [as_tuple(op.__wrapped__(*args, **how)) for op, args, how in calls]
+    monkeypatch.setattr(sys.modules["tilefuse.ops.conv"], "native", None)
+    for (op, args, how), results in zip(calls, expected, strict=True):
+        for result, right in zip(as_tuple(op(*args, **how)), results, strict=True):
+            assert (result is None and right is None) or assert_same_bits(result, right) is None
+
+
+@pytest.mark.parametrize(
+    "padding", [(1, 1), ((1, 1), 1), "Same", -1, ((1, -1), (0, 0)), 2**20, True, "none", None]
+)
+def test_paddings_as_the_function_has_them(padding):
+    x, w = np.ones((1, 2, 2, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    for op, arrays in ((ops.conv2d, (x[:0], w[..., :0])), (ops.max_pool2d, (x,))):
+        try:
+            expected = op.__wrapped__(*arrays, padding=padding)
+        except (TypeError, ValueError) as error:
+            with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
+                op(*arrays, padding=padding)
+        else:
+            assert_same_bits(op(*arrays, padding=padding), expected)
 
 
 def test_class_ids(nothing_python):

@@ -27,7 +27,8 @@ def test_every_direct_op(name: str) -> None:
     for result, right in zip(results, as_tuple(getattr(ops, name)(*args, **options)), strict=True):
         assert type(result) is kind
         assert_same(result.array, right)
-    assert "managed_of" not in kind.calls
+    if name != "batch_norm":  # which asks whether it may write to the moving averages
+        assert "managed_of" not in kind.calls
 
 
 def test_layouts() -> None:

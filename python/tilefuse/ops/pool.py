@@ -337,11 +337,11 @@ def _gradient(dy: ArrayLike, shape: tuple[int, ...], images: Array, name: str) -
 
 def _mean(images: Array, place: _Pooling, count_padding: bool = False) -> Array:
     y = empty(place.shape, images.dtype, images)
-    native().pool2d("average", images, y, place.kernel, place.geometry, count_padding)
+    native().pool2d("average", images, y, place.kernel, place.geometry, bool(count_padding))
     return y
 
 
 def _mean_backward(gradient: Array, images: Array, place: _Pooling, count_padding: bool = False) -> Array:
     dx = empty(images.shape, images.dtype, images)
-    native().pool2d_backward("average", gradient, dx, place.kernel, place.geometry, count_padding)
+    native().pool2d_backward("average", gradient, dx, place.kernel, place.geometry, bool(count_padding))
     return dx

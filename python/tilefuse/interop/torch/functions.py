@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tilefuse import ops
+from tilefuse import _core, ops
 from tilefuse._gradients import RULES
 from tilefuse.ops._arrays import as_given
 from tilefuse.ops._windows import windows
@@ -153,12 +153,18 @@ OPS["batch_norm_training"] = Op(
     "batch_norm_training", ops.batch_norm, _batch_norm_training, training=True, **_moved
 )
 
+
+
+def _direct(function: Any) -> Any:
+    return _core.direct(function.__name__, as_given(function))
+
+
 # A convolution and what follows in one kernel, for `Conv2d`.
 OPS["conv2d_pooled"] = Op(
-    "conv2d_pooled", as_given(conv2d_pooled), _conv2d_pooled, rule=(("x", "w", "b"), _conv2d_pooled_rule)
+    "conv2d_pooled", _direct(conv2d_pooled), _conv2d_pooled, rule=(("x", "w", "b"), _conv2d_pooled_rule)
 )
 OPS["conv2d_pooled_backward"] = Op(
-    "conv2d_pooled_backward", as_given(conv2d_pooled_backward), _weighted_backward
+    "conv2d_pooled_backward", _direct(conv2d_pooled_backward), _weighted_backward
 )
 
 
