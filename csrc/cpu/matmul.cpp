@@ -21,14 +21,20 @@ namespace {
 
 // Blocks, in bytes: a panel of B, k_block deep, stays in L1 while strips of A pass it; rows of A, k_block deep, stay in
 // L2 while panels pass them; a packed block of B stays in L2 or L3. Panels for vectors of 64 bytes are too large for L1:
-// there a strip of A stays in L1, as it lies in memory, while the panels of a block of B in L2 pass it. (Cascade Lake, 1024
-// and 2048 cubed: 103 and 106 GFLOP/s with the sizes of the others, 116 and 120 so; with k of 256 107 and 109.)
+// there a strip of A stays in L1 while a group of panels in L2 passes it. (Cascade Lake, 1024 and 2048 cubed: 103 and 106
+// GFLOP/s with the sizes of the others, 116 and 120 so; with k of 256 107 and 109. Packed strips, 784 x 512 and 512 x 784 with
+// k = 128: 106 and 108 with a panel in L1, 112 and 113 so.) Such a group is also what is packed of B at a time (768, 1536
+// and 128 x 784 with k = 512: 114, 109 and 92 with 768 KB, 123, 116 and 106 with 384, 124, 117 and 110 with 288), but for
+// strips of A that have to be packed, which then are so but once (1024 and 1536 with A transposed: 93 to 102 and 93 with a
+// group of B, 113 and 110 with 2 MB, 113 and 117 with 4 MB).
 constexpr bool wide = TILEFUSE_VECTOR_BYTES == 64;
 constexpr int64_t k_block = wide ? 384 : 256;
 constexpr int64_t k_block_of_sums = 256;  // where members take blocks: an even number of them for 784 inputs
 constexpr int64_t l1_bytes = 16 * 1024;
 constexpr int64_t l2_bytes = 192 * 1024;
-constexpr int64_t packed_bytes = wide ? 768 * 1024 : 1024 * 1024;
+constexpr int64_t group_bytes = wide ? 288 * 1024 : l1_bytes;
+constexpr int64_t packed_bytes = wide ? group_bytes : 1024 * 1024;
+constexpr int64_t packed_bytes_for_strips = wide ? 4096 * 1024 : packed_bytes;
 
 template <class T> int64_t whole_panels(int64_t columns) {
     return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
@@ -43,9 +49,9 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     const int64_t most = args.split == TILEFUSE_SPLIT_SUM ? k_block_of_sums : k_block;
     const int64_t blocks = args.epilogue.rule != nullptr ? 1 : (args.k + most - 1) / most;
     const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);
-    const int64_t size = k * static_cast<int64_t>(sizeof(T));
-    return {k, std::max<int64_t>(most_rows, l2_bytes / size),
-            std::min(whole_panels<T>(args.n), std::max<int64_t>(1, packed_bytes / size / panel_columns<T>) * panel_columns<T>)};
+    const int64_t size = k * static_cast<int64_t>(sizeof(T)), rows = std::max<int64_t>(most_rows, l2_bytes / size);
+    const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : packed_bytes;
+    return {k, rows, std::min(whole_panels<T>(args.n), std::max<int64_t>(1, bytes / size / panel_columns<T>) * panel_columns<T>)};
 }
 
 // ---- one member's rectangle of one product --------------------------------------------------------------------------
@@ -138,11 +144,9 @@ private:
         if (pack_a_) pack_strips(k_, strips, a_ + rows.begin * args_.a_row_stride, args_.a_row_stride, args_.a_col_stride, strips_);
         if (args_.precision == TILEFUSE_PRECISION_BFLOAT16) round_to_bfloat16(k_ * (rows.end - rows.begin), strips_);
         const bool update = args_.epilogue.rule != nullptr;
-        const int64_t group_bytes = from == From::rows && wide && !update ? packed_bytes
-                                    : update || !pack_a_                  ? l2_bytes * 2 / 3
-                                                                          : l1_bytes;
+        const bool in_l2 = update || (wide ? from == From::columns : !pack_a_);
         const bool comes_from_far = from == From::rows && (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T)) > l1_bytes * 2;
-        const int64_t group = std::max<int64_t>(1, group_bytes / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
+        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : group_bytes) / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
         for (int64_t first = 0; first < panels_of_.count; first += group) {
             const int64_t past = std::min(panels_of_.count, first + group);
             const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));

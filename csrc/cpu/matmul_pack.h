@@ -42,6 +42,10 @@ void pack_panel(int64_t k, int64_t valid, int64_t columns, const T* b, int64_t r
         int64_t j = 0;
         if (col_stride == 1) {
             for (; j + lanes<T> <= valid; j += lanes<T>) store(panel + j, load(row + j));
+            if (j < valid) {
+                store(panel + j, load(row + j, static_cast<int>(valid - j)));
+                j += lanes<T>;
+            }
         }
         for (; j < valid; ++j) panel[j] = row[j * col_stride];
         for (; j < columns; ++j) panel[j] = 0;
