@@ -4,6 +4,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "api/checks.h"
 #include "cpu/kernels.h"
@@ -34,6 +35,8 @@ template <class Body> tilefuse_status guarded(const char* function, const Body& 
         return failed(function, TILEFUSE_INVALID_ARGUMENT, error.what());
     } catch (const TooSmall& error) {
         return failed(function, TILEFUSE_WORKSPACE_TOO_SMALL, error.what());
+    } catch (const std::system_error& error) {
+        return failed(function, TILEFUSE_INTERNAL_ERROR, error.what());
     } catch (const std::runtime_error& error) {  // of kernels()
         return failed(function, TILEFUSE_UNAVAILABLE, error.what());
     } catch (const std::exception& error) {

@@ -1,5 +1,6 @@
 #include "api/checks.h"
 
+#include <cstdint>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -179,6 +180,7 @@ template <class Args> size_t check_pooling(const Args& args) {
     const tilefuse_conv2d_shape& s = args.shape;
     either(args.kind, TILEFUSE_POOL_AVERAGE + 1, "kind");
     check_shape(s);
+    if (s.kernel_h > INT32_MAX / s.kernel_w) refuse("shape: kernel_h x kernel_w is too large; expected less than 2^31 elements");
     if (s.f != s.c || s.groups != 1 || s.dilation_h != 1 || s.dilation_w != 1) refuse("shape: expected f = c, and dilation and groups 1");
     return size_of(args.dtype);
 }
@@ -210,6 +212,7 @@ void check(const tilefuse_matmul_args& args) {
     int64_t products = 1;
     for (int axis = 0; axis < args.batch_axes; ++axis) products = elements({{"batch", products}, {"batch_shape", args.batch_shape[axis]}});
     const Size m = {"m", args.m}, n = {"n", args.n}, k = {"k", args.k}, batch = {"batch", products};
+    at_least(0, args.k, "k");
     const int64_t of_c = elements({m, n}), results = elements({batch, m, n});
     const bool multiplies = results > 0;
     array(args.a, multiplies ? elements({m, k}) : 0, narrow_operands ? 2 : item, "a");

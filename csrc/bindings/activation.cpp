@@ -1,7 +1,5 @@
 #include "bindings/activation.h"
 
-#include <cstring>
-
 #include "bindings/direct.h"
 
 namespace tilefuse::bindings {
@@ -124,14 +122,14 @@ const DirectActivation directs[] = {
 
 }  // namespace
 
-const Activation* find_activation(const char* name) {
+const Activation* find_activation(std::string_view name) {
     for (const Activation& entry : activations)
-        if (std::strcmp(name, entry.name) == 0) return &entry;
+        if (name == entry.name) return &entry;
     return nullptr;
 }
 
 tilefuse_activation_kind activation_from(const std::string& name) {
-    if (const Activation* found = find_activation(name.c_str())) return found->activation;
+    if (const Activation* found = find_activation(name)) return found->activation;
     std::string known;
     for (const Activation& entry : activations) known += std::string(known.empty() ? "" : ", ") + entry.name;
     throw py::value_error("unknown activation '" + name + "'; expected one of: " + known);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "tilefuse/activation.h"
 
@@ -13,7 +14,7 @@ struct Activation {
     double alpha;  // where nobody says another
 };
 
-const Activation* find_activation(const char* name);  // null: there is none of that name
+const Activation* find_activation(std::string_view name);  // null: there is none of that name
 
 // Throws ValueError with the known names for any other.
 tilefuse_activation_kind activation_from(const std::string& name);

@@ -186,7 +186,7 @@ template <bool pooled> py::object run_forward(Arguments& given) {
     tilefuse_conv2d_args args = {};
     const tilefuse_conv2d_shape& s = args.shape;
     View x, w, b;
-    if (!given.array(0, x) || !given.array(1, w) || !given.optional_array(2, b) || (pooled && given.values[2] == nullptr) ||
+    if (!given.array(0, x) || !given.array(1, w) || !given.optional_array(2, b) || (pooled && !given.given(2)) ||
         !read_shape(given, x, w, options, args.shape) || (b && !b.is_row(w)) ||
         !given.activation(options + 4, args.epilogue.activation, args.epilogue.activation_alpha) ||
         !given.precision(options + 5, x.dtype, args.precision)) {
@@ -217,10 +217,10 @@ template <bool pooled> py::object run_backward(Arguments& given) {
     BeforeActivation before;
     View dy, x, w, y, z;
     bool needs_dx = true;
-    if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || !given.optional_array(3, y) ||
+    if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || (pooled && !given.given(3)) || !given.optional_array(3, y) ||
         (!pooled && !given.optional_array(options + 5, z)) || !read_shape(given, x, w, options, of_x.shape) ||
         !given.activation(options + 4, before.args.activation, before.args.alpha) || !given.precision(precision, x.dtype, of_x.precision) ||
-        (given.values[precision + 1] != nullptr && !given.flag(precision + 1, needs_dx))) {
+        (given.given(precision + 1) && !given.flag(precision + 1, needs_dx))) {
         return {};
     }
     int64_t shape[] = {s.n, s.out_h, s.out_w, s.f};

@@ -191,7 +191,7 @@ PyTypeObject* op_type() {
                                   {Py_tp_getset, properties},
                                   {}};
     static PyType_Spec spec = {"tilefuse._core.Op", sizeof(Op), 0,
-                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL, slots};
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
     static PyObject* const type = PyType_FromSpec(&spec);
     if (type == nullptr) throw py::error_already_set();
     return reinterpret_cast<PyTypeObject*>(type);
@@ -220,6 +220,7 @@ py::object make_op(const std::string& name, const py::object& function) {
 
 Direct::Direct(std::string name, size_t positional, std::vector<const char*> names, Run function)
     : op(std::move(name)), by_position(positional), parameters(std::move(names)), run(std::move(function)) {
+    if (parameters.size() > Arguments::most) throw std::logic_error(op + " has more parameters than Arguments holds");
     all().push_back(this);
 }
 
@@ -333,9 +334,11 @@ bool Arguments::pair(size_t i, int64_t& first, int64_t& second) const {
            first > 0 && second > 0;
 }
 
-const char* Arguments::text(size_t i) const {
-    const char* const characters = PyUnicode_Check(values[i]) ? PyUnicode_AsUTF8(values[i]) : "";
-    if (characters != nullptr) return characters;
+std::string_view Arguments::text(size_t i) const {
+    if (!PyUnicode_Check(values[i])) return "";
+    Py_ssize_t size = 0;
+    const char* const characters = PyUnicode_AsUTF8AndSize(values[i], &size);
+    if (characters != nullptr) return {characters, static_cast<size_t>(size)};
     PyErr_Clear();  // it has no UTF-8
     return "";
 }
@@ -374,7 +377,6 @@ void Arguments::allocate(Result& made, dlpack::DataType type, size_t axes, const
     made.packed = true;
     made.axes = static_cast<int>(axes);
     std::copy_n(shape, axes, made.shape);
-    made.size = pack(made.axes, made.shape, made.strides);
     if (library_ == nullptr) {
         PyObject* const array = numpy().PyArray_NewFromDescr_(numpy().PyArray_Type_, Py_NewRef(descr(type)), made.axes, shape, nullptr,
                                                               nullptr, 0, nullptr);
@@ -386,6 +388,7 @@ void Arguments::allocate(Result& made, dlpack::DataType type, size_t axes, const
         made.data = made.memory_->tensor.data;
         made.library_ = library_;
     }
+    made.size = pack(made.axes, made.shape, made.strides);
 }
 
 bool read_size(PyObject* value, int64_t& size) {

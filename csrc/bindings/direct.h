@@ -51,7 +51,8 @@ class Arguments {
 public:
     static constexpr size_t most = 13;
 
-    bool has(size_t i) const { return values[i] != nullptr && values[i] != Py_None; }
+    bool given(size_t i) const { return values[i] != nullptr; }
+    bool has(size_t i) const { return given(i) && values[i] != Py_None; }
 
     // A plain array of float32 or float64, whose strides are whole elements; `a` stays empty where the argument is
     // optional and not there. Also bfloat16, if it may be stored so.
@@ -67,7 +68,7 @@ public:
     bool number(size_t i, double& value) const;
     bool integer(size_t i, int64_t& value) const;
     bool pair(size_t i, int64_t& first, int64_t& second) const;  // a positive integer for both, or a tuple of two
-    const char* text(size_t i) const;  // "" for what is no string
+    std::string_view text(size_t i) const;  // "" for what is no string
     bool activation(size_t i, tilefuse_activation_kind& value, double& alpha) const;
     bool precision(size_t i, tilefuse_dtype dtype, tilefuse_precision& value) const;  // of products of that dtype
 

@@ -48,13 +48,10 @@ bool is_recorded(PyObject* array) {
     return recorded;
 }
 
-// Whether the elements are minus what lies in memory. (Such are imaginary parts of conjugated tensors: never contiguous.)
-bool is_negated(PyObject* array, const Tensor& tensor) {
+// Whether the elements are minus what lies in memory, as are imaginary parts of conjugated tensors of PyTorch.
+bool is_negated(PyObject* array) {
     static PyObject* const is_neg = interned("is_neg");
-    int64_t next = 1;
-    bool packed = true;
-    for (int axis = tensor.ndim; tensor.strides != nullptr && axis-- > 0; next *= tensor.shape[axis]) packed = packed && tensor.strides[axis] == next;
-    return !packed && is_true(array, is_neg, true);
+    return is_true(array, is_neg, true);
 }
 
 // --- dtypes and layouts ----------------------------------------------------------------------------------------------
@@ -161,7 +158,7 @@ py::array from_dlpack(const py::object& x) {
         ManagedVersioned* managed = nullptr;
         if (library->table->managed_of(x.ptr(), &managed) != 0) throw py::error_already_set();
         Handed memory(managed);
-        if (is_negated(x.ptr(), memory->tensor)) refuse("its elements are minus those in memory: pass .resolve_neg() of it");
+        if (is_negated(x.ptr())) refuse("its elements are minus those in memory: pass .resolve_neg() of it");
         return array_over(std::move(memory));
     }
     return array_in(capsule_of(py::getattr(x, "requires_grad", py::bool_(false)).equal(py::bool_(true)) ? x.attr("detach")() : x));
@@ -252,10 +249,15 @@ Handed new_memory(DataType dtype, size_t axes, const int64_t* shape) {
         ManagedVersioned managed;
         int64_t* shape() { return reinterpret_cast<int64_t*>(this + 1); }
     };
-    const int64_t size = std::accumulate(shape, shape + axes, int64_t{1}, std::multiplies<>());
+    int64_t product = dtype.bits / 8;
+    bool empty = false;
+    for (size_t axis = 0; axis < axes; ++axis) {
+        empty = empty || shape[axis] == 0;
+        if (shape[axis] != 0 && __builtin_mul_overflow(product, shape[axis], &product)) throw std::bad_alloc();
+    }
     constexpr size_t line = 64;
     const size_t head = (sizeof(Block) + 2 * axes * sizeof(int64_t) + line - 1) / line * line;
-    const size_t bytes = static_cast<size_t>(size) * dtype.bits / 8;
+    const size_t bytes = empty ? 0 : static_cast<size_t>(product);
     const bool large = bytes >= size_t{1} << 20;  // starts on a page of its own, which may be a huge one
     void* const data = large ? backend::allocate(bytes) : nullptr;
     auto* const block = new (backend::allocate(large ? head : head + bytes)) Block{};
@@ -269,7 +271,7 @@ Handed new_memory(DataType dtype, size_t axes, const int64_t* shape) {
         if (self->context != nullptr) backend::release(self->context);
         backend::release(self);
     };
-    managed.tensor = {size == 0 ? nullptr : large ? data : reinterpret_cast<char*>(block) + head,
+    managed.tensor = {empty ? nullptr : large ? data : reinterpret_cast<char*>(block) + head,
                       {dlpack::CPU, 0}, static_cast<int32_t>(axes), dtype, lengths, strides, 0};
     return Handed(&managed);
 }
@@ -292,7 +294,7 @@ bool Library::view(PyObject* array, Tensor& tensor) const {
         PyErr_Clear();
         return false;
     }
-    return !is_negated(array, tensor);
+    return !is_negated(array);
 }
 
 bool Library::may_write(PyObject* array) const {

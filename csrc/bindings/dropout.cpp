@@ -65,7 +65,7 @@ tilefuse_dropout_args scaling(const View& x, const uint8_t* mask, double rate, v
 }
 
 bool read_rate(const Arguments& given, size_t i, double& rate) {
-    return given.values[i] != nullptr && given.number(i, rate) && rate >= 0 && rate < 1;
+    return given.given(i) && given.number(i, rate) && rate >= 0 && rate < 1;
 }
 
 const Direct direct_dropout{"dropout", 2, {"x", "rate", "seed", "step"}, [](Arguments& given) -> py::object {

@@ -224,9 +224,9 @@ const Direct direct_dense_backward{
         tilefuse_matmul_args of_x = {}, of_w = {};
         View dy, x, w, y, z, gradient, rows;
         bool needs_dx = true;
-        if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || given.values[3] == nullptr ||
+        if (!given.packed(0, dy) || !given.array(1, x) || !given.array(2, w) || !given.given(3) ||
             !given.optional_array(3, y) || !given.optional_array(5, z) ||
-            !given.precision(6, x.dtype, of_x.precision) || (given.values[7] != nullptr && !given.flag(7, needs_dx)) ||
+            !given.precision(6, x.dtype, of_x.precision) || (given.given(7) && !given.flag(7, needs_dx)) ||
             !given.activation(4, before.args.activation, before.args.alpha) || w.axes != 2 || w.dtype != x.dtype || !rows_of(x, rows) ||
             !rows_of(dy, gradient) || x.last() != w.shape[0] || dy.dtype != x.dtype || dy.axes != x.axes || dy.last() != w.shape[1] ||
             !std::equal(x.shape, x.shape + x.axes - 1, dy.shape) || (y && !y.like(dy)) ||

@@ -140,10 +140,10 @@ py::object run_batch_norm(Arguments& given) {
         return {};
     }
     const auto read_moving = [&](size_t i, View& a) {
-        if (given.values[i] == nullptr) return false;
-        return given.has(i) ? (training ? given.output(i, a) : given.array(i, a)) : training;
+        if (!given.has(i)) return given.given(i) && training;
+        return training ? given.output(i, a) : given.array(i, a);
     };
-    if (given.values[GAMMA] == nullptr || given.values[BETA] == nullptr || !read_moving(MEAN, mean) || !read_moving(VARIANCE, variance))
+    if (!given.given(GAMMA) || !given.given(BETA) || !read_moving(MEAN, mean) || !read_moving(VARIANCE, variance))
         return {};
     for (const View* a : {&gamma, &beta, &mean, &variance})
         if (*a && !a->is_row(x)) return {};
@@ -174,9 +174,9 @@ py::object run_batch_norm_backward(Arguments& given) {
     BeforeActivation before;
     View dy, x, gamma, mean, inv_std, y, z;
     bool training = true, residual;
-    if (!given.packed(DY, dy) || !given.packed(X, x) || !dy.like(x) || given.values[GAMMA] == nullptr || !given.optional_array(GAMMA, gamma) ||
+    if (!given.packed(DY, dy) || !given.packed(X, x) || !dy.like(x) || !given.given(GAMMA) || !given.optional_array(GAMMA, gamma) ||
         !given.array(MEAN, mean) || !given.array(INV_STD, inv_std) || !given.optional_array(Y, y) || !given.optional_array(Z, z) ||
-        (given.values[TRAINING] != nullptr && !given.flag(TRAINING, training)) || !given.flag(RESIDUAL, residual) || residual ||
+        (given.given(TRAINING) && !given.flag(TRAINING, training)) || !given.flag(RESIDUAL, residual) || residual ||
         !given.activation(ACTIVATION, before.args.activation, before.args.alpha) || !set_shape(args, x, 0) || !before.set(dy, y, z)) {
         return {};
     }

@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <limits>
+
 #include "bindings/activation.h"
 #include "bindings/conv.h"
 #include "tilefuse/pool.h"
@@ -84,6 +86,8 @@ void pool2d_backward(const std::string& kind, const py::array& dy, py::array& dx
     call.run(args);
 }
 
+constexpr int64_t largest_window = std::numeric_limits<int32_t>::max();  // in elements: argmax has places in int32
+
 // (x, pool_size, strides, padding, count_padding) from argument `first` on, the size as 2 where it is not given; returns whether
 // they will do: no window has nothing but padding.
 bool read_shape(Arguments& given, const View& x, size_t first, tilefuse_conv2d_shape& s) {
@@ -95,8 +99,9 @@ bool read_shape(Arguments& given, const View& x, size_t first, tilefuse_conv2d_s
     s.stride_h = s.kernel_h;
     s.stride_w = s.kernel_w;
     if ((given.has(first + 1) && !given.pair(first + 1, s.stride_h, s.stride_w)) || !set_windows(s, given, first + 2)) return false;
-    return (s.out_h == 0 || (s.pad_top < s.kernel_h && (s.out_h - 1) * s.stride_h - s.pad_top < s.h)) &&
-           (s.out_w == 0 || (s.pad_left < s.kernel_w && (s.out_w - 1) * s.stride_w - s.pad_left < s.w));
+    return s.kernel_h * s.kernel_w <= largest_window &&
+           (s.out_h == 0 || (s.h > 0 && s.pad_top < s.kernel_h && (s.out_h - 1) * s.stride_h - s.pad_top < s.h)) &&
+           (s.out_w == 0 || (s.w > 0 && s.pad_left < s.kernel_w && (s.out_w - 1) * s.stride_w - s.pad_left < s.w));
 }
 
 // The window is the whole image; returns whether it has a pixel.

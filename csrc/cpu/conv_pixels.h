@@ -35,7 +35,7 @@ template <class E> struct Direction {
 
 template <class E> Direction<E> direction(const tilefuse_conv2d_args& args) {
     using T = Sum<E>;
-    const tilefuse_conv2d_shape& s = args.shape;
+    const tilefuse_conv2d_shape s = planned(args.shape);
     const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
     constexpr Pairs pairs = is_pair<E> ? Pairs::channels : Pairs::none;
     const auto in_windows = [](int64_t size, int64_t window) { return window ? size / window * window : size; };
@@ -53,7 +53,7 @@ template <class E> Direction<E> direction(const tilefuse_conv2d_args& args) {
 
 template <class E> Direction<E> direction(const tilefuse_conv2d_backward_data_args& args) {
     using T = Sum<E>;
-    const tilefuse_conv2d_shape& s = args.shape;
+    const tilefuse_conv2d_shape s = planned(args.shape);
     const bool rounds = args.precision == TILEFUSE_PRECISION_BFLOAT16;
     constexpr Pairs pairs = is_pair<E> ? Pairs::channels : Pairs::none;
     return {.in = {.data = static_cast<const T*>(args.dy), .n = s.n, .h = s.out_h, .w = s.out_w, .c = s.f, .pool = args.pool,
@@ -262,8 +262,8 @@ private:
     }
 
     void multiply_runs(const Block& block, Range panels, const View<E>& view) const {
-        for (int64_t r = 0; r < d_.step_h; ++r)
-            for (int64_t s = 0; s < d_.step_w; ++s) {
+        for (int64_t r = 0; r < std::min(d_.step_h, d_.out_h); ++r)
+            for (int64_t s = 0; s < std::min(d_.step_w, d_.out_w); ++s) {
                 const int64_t bottom = std::min(block.rows.end, (d_.out_h - r + d_.step_h - 1) / d_.step_h);
                 const int64_t cols = (d_.out_w - s + d_.step_w - 1) / d_.step_w;
                 for_runs({block.rows.begin, bottom}, h_[r], d_.stride_h, reader_.rows, [&](const Run& of_rows) {

@@ -11,6 +11,13 @@
 namespace tilefuse::inline TILEFUSE_ISA {
 
 inline int64_t taps_of(const tilefuse_conv2d_shape& s) { return s.kernel_h * s.kernel_w; }
+
+// The shape without strides that lead nowhere: work and memory go by strides, which may be any number there.
+inline tilefuse_conv2d_shape planned(tilefuse_conv2d_shape s) {
+    if (s.out_h <= 1) s.stride_h = 1;
+    if (s.out_w <= 1) s.stride_w = 1;
+    return s;
+}
 inline bool depthwise(const tilefuse_conv2d_shape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.f; }
 
 // The sums may be transformed where float32 was asked for, and not its very multiply-adds.

@@ -17,7 +17,7 @@ template <class E> class WeightGradient {
 
 public:
     WeightGradient(const tilefuse_conv2d_backward_weights_args& args, void* scratch, void* shared)
-        : args_(args), s_(args.shape), depthwise_(depthwise(s_)), groups_(depthwise_ ? 1 : s_.groups),
+        : args_(args), s_(planned(args.shape)), depthwise_(depthwise(s_)), groups_(depthwise_ ? 1 : s_.groups),
           inputs_(depthwise_ ? 1 : s_.c / s_.groups), outputs_(s_.f / groups_),
           x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(),
              .pairs = pairs},
@@ -372,7 +372,7 @@ private:
     static constexpr Pairs pairs = is_pair<E> ? Pairs::images : Pairs::none;
 
     const tilefuse_conv2d_backward_weights_args& args_;
-    const tilefuse_conv2d_shape& s_;
+    const tilefuse_conv2d_shape s_;
     const bool depthwise_;
     const int64_t groups_, inputs_, outputs_;
     const Images<E> x_, dy_;

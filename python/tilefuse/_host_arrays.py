@@ -39,7 +39,7 @@ def shared(x: Any) -> np.ndarray:
             b = np.asarray(x)
             return b if b.ctypes.data == a.ctypes.data else a
         return a
-    if not hasattr(x, "__array_interface__"):
+    if isinstance(x, np.generic) or not hasattr(x, "__array_interface__"):  # a scalar's memory is a copy
         try:
             x = memoryview(x)
         except TypeError:

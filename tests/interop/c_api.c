@@ -86,6 +86,9 @@ static void arguments(void) {
     tilefuse_matmul_args matmul = {.m = 3, .n = 3, .k = 3, .a = some, .b = others, .c = results, .a_row_stride = 3, .a_col_stride = 1,
                                    .b_row_stride = 3, .b_col_stride = 1, .c_row_stride = 3};
     REFUSES(matmul, matmul, batch_axes, TILEFUSE_MAX_BATCH_AXES + 1, "batch_axes is 7; expected 0 to 6")
+    matmul.m = 0;
+    REFUSES(matmul, matmul, k, -5, "k is -5; expected 0 or more")
+    matmul.m = 3;
     REFUSES(matmul, matmul, precision, TILEFUSE_PRECISION_TF32, "CUDA devices alone")
     REFUSES(matmul, matmul, result, TILEFUSE_STORED_BFLOAT16, "BFLOAT16 is for dtype FLOAT32")
     REFUSES(matmul, matmul, epilogue.derivative, (tilefuse_activation_kind)99, "epilogue.derivative is 99")

@@ -223,3 +223,35 @@ def _is_float(value: Any) -> bool:
 def test_every_operator_is_checked() -> None:
     seen = {operator._opname for case in CASES for operator, _ in operator_calls(case)}
     assert seen == set(OPS)
+
+
+def test_gradients_of_gradients_are_refused() -> None:
+    w = torch.ones(3, 2, requires_grad=True)
+    x = torch.ones(4, 3, requires_grad=True)
+    (dx,) = torch.autograd.grad(functions.dense(x, w, activation="tanh").sum(), x, create_graph=True)
+    assert dx.requires_grad
+    with pytest.raises(RuntimeError, match=r"the gradient of dense has no derivative itself"):
+        ((dx.norm(dim=1) - 1) ** 2).mean().backward()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, on its way there
+def test_forward_mode_derivatives_are_refused() -> None:
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        assert torch.equal(functions.relu(torch.ones(2)), torch.ones(2))
+        with pytest.raises(NotImplementedError, match=r"relu has no forward-mode derivative"):
+            functions.relu(forward_ad.make_dual(torch.ones(2), torch.ones(2)))
+
+
+@pytest.mark.parametrize("wants", [False, True])
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [((), {}), ((0,) * 9, {}), ((), {"x": 0}), ((), {"out": 0}), ((), {"beta": 1.0})],
+    ids=["too few", "too many", "twice", "out", "beta"],
+)
+def test_wrong_arguments(wants: bool, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    x = torch.ones(2, 2, requires_grad=wants)
+    given = {"a": x, **options} if "x" in options else options
+    with pytest.raises(TypeError, match=r"argument"):
+        functions.matmul(x, *args, **given)
+    assert "out" not in inspect.signature(functions.matmul).parameters

@@ -435,3 +435,65 @@ def test_autocast() -> None:
     assert linear.weight.grad.dtype == torch.float32
     with pytest.raises(TypeError, match="bfloat16; expected float32 or float64"):
         tt.relu(x.bfloat16())
+
+
+@pytest.mark.parametrize("loss", ["CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss"])
+def test_targets_with_a_gradient(loss: str) -> None:
+    gradients = []
+    for kinds in (nn, tt):
+        target = torch.full((3, 4), 0.25, requires_grad=True)
+        getattr(kinds, loss)()(torch.ones(3, 4), target).backward()
+        gradients.append(target.grad)
+    same(gradients[1], gradients[0])
+
+
+def test_targets_of_another_dtype() -> None:
+    x, y = torch.ones(3, 4), torch.zeros(3, 4, dtype=torch.float64)
+    assert tt.MSELoss()(x, y).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits_are_pytorch_s(dtype: Any) -> None:
+    theirs = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3), nn.Softplus()
+    )
+    ours = tt.replace_modules(copy.deepcopy(theirs)).to(dtype)
+    x = image(5, 2, 4, 4).to(dtype)
+    torch.testing.assert_close(ours(x), theirs.to(dtype)(x))
+    assert torch.equal(tt.ReLU()(torch.tensor([-1, 2])), torch.tensor([0, 2]))
+
+
+def test_symbolic_traces() -> None:
+    model = tt.replace_modules(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    x = image(5, 4)
+    same(torch.fx.symbolic_trace(model)(x), model(x))
+
+
+def test_modules_that_change_their_input() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.inner(x)
+            self.relu(y)
+            return y
+
+    theirs = Model()
+    ours = tt.replace_modules(copy.deepcopy(theirs))
+    assert type(ours.relu) is nn.ReLU
+    same(ours(image(5, 4)), theirs(image(5, 4)))
+    fused = tt.replace_modules(nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)))
+    assert fused[0].activation == "relu"
+
+
+def test_batch_norm_of_no_rows() -> None:
+    module = tt.BatchNorm1d(3).train()
+    x = torch.zeros(0, 3, requires_grad=True)
+    y = module(x)
+    assert y.shape == (0, 3)
+    y.sum().backward()
+    assert not module.weight.grad.any()
+    assert int(module.num_batches_tracked) in (0, 1)

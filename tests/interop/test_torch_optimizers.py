@@ -139,3 +139,19 @@ def test_parameters_that_do_not_do(p: Any, message: str) -> None:
 def test_no_gradient_through_a_step() -> None:
     with pytest.raises(ValueError, match="differentiable is True"):
         tt.SGD(parameters(), differentiable=True)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_gradients_that_were_scaled(name: str) -> None:
+    results = []
+    for kinds in (torch.optim, tt):
+        p = torch.nn.Parameter(torch.ones(3))
+        optimizer = getattr(kinds, name)([p], lr=0.1, fused=True)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for factor in (1.0, float("inf"), 2.0):
+            optimizer.zero_grad()
+            scaler.scale((p * factor).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        results.append(p.detach())
+    torch.testing.assert_close(results[1], results[0])

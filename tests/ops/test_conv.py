@@ -452,6 +452,16 @@ def test_errors(ops, change, message):
         ops.conv2d(arguments.pop("x"), arguments.pop("w"), arguments.pop("b"), **arguments)
 
 
+@pytest.mark.parametrize("strides", [2**40, (7, 2**20), (2**33, 1)])
+def test_strides_that_lead_nowhere(ops, device, strides):
+    """They cost nothing: there is one window, at most, that way."""
+    if device != "cpu" and strides != (7, 2**20):
+        pytest.skip("CUDA devices refuse strides of 2^29 and more")
+    check_integers(ops, (2, 4, 5, 3), (2, 3), 4, np.float32, strides=strides)
+    check_integers(ops, (0, 4, 5, 3), (2, 3), 4, np.float32, strides=strides)
+    check_integers(ops, (2, 4, 5, 3), (1, 1), 4, np.float32, strides=strides)
+
+
 def test_errors_of_the_gradients(ops):
     x, w, _, dy = arrays(normal, (2, 5, 5, 3), (3, 3), 4, np.float32)
     with pytest.raises(ValueError, match="dy has shape"):

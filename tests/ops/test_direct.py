@@ -403,3 +403,21 @@ def test_parameters_are_those_of_the_function():
     parameters = list(inspect.signature(ops.matmul).parameters.values())
     defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
     assert_same_bits(ops.matmul(A, B, **(defaults | given)), ops.matmul.__wrapped__(A, B, **given))
+
+
+def test_an_op_is_made_by_the_module_alone():
+    with pytest.raises(TypeError, match="cannot create"):
+        type(ops.relu)()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ops.matmul(A, B, activation="relu\0x"),
+        lambda: ops.matmul(A, B, precision="ieee\0x"),
+        lambda: ops.conv2d(A[None, ..., None], np.ones((1, 1, 1, 1), "f"), padding="valid\0x"),
+    ],
+)
+def test_names_are_whole(call):
+    with pytest.raises(ValueError, match=r"\\x00x|x00"):
+        call()

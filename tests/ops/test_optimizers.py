@@ -136,6 +136,11 @@ def test_bad_arguments(ops, name, slots, options):
         step(params, grads, *state, **options)
 
 
+def test_scalars_cannot_be_updated(ops):
+    with pytest.raises(ValueError, match=r"params\[0\] is read-only: pass a writeable array"):
+        ops.sgd_step([np.float32(1)], [np.float32(1)])
+
+
 def test_arrays_that_are_not_contiguous(ops):
     """What is updated in place is refused rather than copied; gradients may have any layout."""
     base = np.ones((6, 8), np.float32)

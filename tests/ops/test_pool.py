@@ -265,6 +265,8 @@ def test_derivative_of_what_made_x(device, activation, c):
         ({"padding": "full"}, "padding is 'full'; expected 'valid', 'same'"),
         ({"padding": 2}, "padding is 2, which leaves windows of pool_size"),
         ({"padding": ((0, 3), (0, 0)), "strides": 1}, "with no element of x"),
+        ({"x": np.zeros((1, 0, 4, 1), np.float32), "padding": 1}, "with no element of x"),
+        ({"pool_size": 2**16, "padding": 2**15}, "expected windows of at most 2147483647 elements"),
     ],
     ids=str,
 )

@@ -162,6 +162,8 @@ def test_optimizers_and_clipping_in_place() -> None:
         (lambda: torch.zeros(2, device="meta"), "x is a Tensor whose memory can't be used"),
         (lambda: torch.zeros(2, 2).to_sparse(), "x is a Tensor whose memory can't be used"),
         (lambda: torch.ones(3, dtype=torch.complex64).conj().imag, r"pass .resolve_neg\(\) of it"),
+        (lambda: torch.ones(3, dtype=torch.complex64).conj().imag[:1], r"pass .resolve_neg\(\) of it"),
+        (lambda: torch._neg_view(torch.ones(3)), r"pass .resolve_neg\(\) of it"),
     ],
 )
 def test_what_cannot_be_used(make: Any, message: str) -> None:
@@ -227,3 +229,9 @@ def test_models_take_tensors() -> None:
     )
     with pytest.raises(TypeError, match=r"x must be an array.*pass .detach\(\) of it"):
         model.predict(torch.tensor(X, requires_grad=True))
+
+
+@pytest.mark.parametrize("m", [2**29, 2**61, 2**62])
+def test_results_that_no_memory_holds(m: int) -> None:
+    with pytest.raises(MemoryError):
+        ops.matmul(torch.empty(m, 0), torch.empty(0, 2**30))

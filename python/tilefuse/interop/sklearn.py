@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import optimizers
-from .._runtime import seeded
+from .._runtime import generator, next_seed, seeded
 from ..layers import Dense, Flatten, Input
 from ..models import Model, Sequential
 
@@ -86,6 +86,9 @@ class _Estimator(BaseEstimator):
                     f"network made a model of {model.output_shape} outputs; expected {expected}."
                 )
             model.compile(self._new_optimizer(), shapes[model.output_shape])
+            if self.validation_split:  # it takes the last ones, and data may come sorted
+                order = generator(next_seed()).permutation(len(x))
+                x, y, weight = x[order], y[order], None if weight is None else np.asarray(weight)[order]
             self.history_ = model.fit(
                 x,
                 y,
@@ -161,7 +164,7 @@ class Classifier(ClassifierMixin, _Estimator):
     learning_rate : float or schedule, optional
         In place of the optimizer's.
     batch_size, epochs, validation_split, callbacks, verbose
-        As for `Model.fit`; callbacks are copied for each training.
+        As for `Model.fit`; callbacks are copied for each training, and what is split off is drawn at random.
     random_state : int, RandomState or None
         With an int, each training gives the same weights; with None they follow from `tilefuse.seed`.
 

@@ -30,6 +30,29 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     return int(both[0]), int(both[1])
 
 
+def check_images(shape: tuple[int, ...]) -> None:
+    """ValueError unless it is a shape of images x, [n, h, w, c]."""
+    if len(shape) != 4:
+        raise ValueError(
+            f"x has shape {shape}; expected four axes, [n, h, w, c]: add the one that is missing, x[None] "
+            "for a single image, x[..., None] for a single channel"
+        )
+
+
+def check_filters(shape: tuple[int, ...], images: tuple[int, ...], groups: int) -> None:
+    """ValueError unless it is a shape of filters w for `images` of a shape, in so many groups."""
+    if len(shape) != 4 or 0 in shape[:2]:
+        raise ValueError(f"w has shape {shape}; expected four axes, [kernel_h, kernel_w, c / groups, f]")
+    c, f = images[3], shape[3]
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or c % groups or f % groups:
+        raise ValueError(f"groups is {groups!r}; expected a divisor of x's {c} channels and w's {f} filters")
+    if shape[2] * groups != c:
+        raise ValueError(
+            f"w has shape {shape}, filters of {shape[2]} channels; expected {c // groups}, as x has shape "
+            f"{images} and groups is {groups}"
+        )
+
+
 def windows(
     size: tuple[int, int],
     kernel: tuple[int, int],

@@ -13,7 +13,7 @@ from tilefuse._device import native
 from ._activation import NEEDS_INPUT, backward, named
 from ._arrays import Array, check_shape, empty, packed_floats, view
 from ._precision import checked
-from ._windows import Windows, pair, windows
+from ._windows import Windows, check_filters, check_images, pair, windows
 
 __all__ = ["conv2d", "conv2d_backward"]
 
@@ -88,10 +88,7 @@ def conv2d(
     """
     name, alpha = named(activation)
     images, filters, place = _operands(x, w, strides, padding, dilation, groups)
-    bias = None
-    if b is not None:
-        bias = packed_floats(b, "b", images.dtype, "x")
-        check_shape(bias, "b", filters.shape[3:], "the last axis of w")
+    bias = _bias(b, filters)
     y = empty((images.shape[0], *place.out, filters.shape[3]), images.dtype, images)
     exactly = checked(precision, images.dtype)
     native().conv2d(images, filters, y, bias, name, alpha, None, _geometry(place, groups), exactly)
@@ -198,10 +195,7 @@ def conv2d_pooled(
     """
     name, alpha = named(activation)
     images, filters, place = _operands(x, w, strides, padding, dilation, groups)
-    bias = None
-    if b is not None:
-        bias = packed_floats(b, "b", images.dtype, "x")
-        check_shape(bias, "b", filters.shape[3:], "the last axis of w")
+    bias = _bias(b, filters)
     window = pair(pool_size, "pool_size")
     shape = _pooled_shape(images, filters, place, window)
     y, argmax = empty(shape, images.dtype, images), empty(shape, np.dtype(np.uint8), images)
@@ -262,25 +256,18 @@ def _operands(
 ) -> tuple[Array, Array, Windows]:
     images = packed_floats(x, "x")
     filters = packed_floats(w, "w", images.dtype, "x")
-    if images.ndim != 4:
-        raise ValueError(
-            f"x has shape {images.shape}; expected four axes, [n, h, w, c]: add the one that is missing, "
-            "x[None] for a single image, x[..., None] for a single channel"
-        )
-    if filters.ndim != 4 or 0 in filters.shape[:2]:
-        raise ValueError(
-            f"w has shape {filters.shape}; expected four axes, [kernel_h, kernel_w, c / groups, f]"
-        )
-    c, f = images.shape[3], filters.shape[3]
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or c % groups or f % groups:
-        raise ValueError(f"groups is {groups!r}; expected a divisor of x's {c} channels and w's {f} filters")
-    if filters.shape[2] * groups != c:
-        raise ValueError(
-            f"w has shape {filters.shape}, filters of {filters.shape[2]} channels; expected {c // groups}, "
-            f"as x has shape {images.shape} and groups is {groups}"
-        )
+    check_images(images.shape)
+    check_filters(filters.shape, images.shape, groups)
     place = windows(images.shape[1:3], filters.shape[:2], strides, padding, dilation)
     return images, filters, place
+
+
+def _bias(b: ArrayLike | None, filters: Array) -> Array | None:
+    if b is None:
+        return None
+    bias = packed_floats(b, "b", filters.dtype, "x")
+    check_shape(bias, "b", filters.shape[3:], "the last axis of w")
+    return bias
 
 
 def _geometry(place: Windows, groups: int) -> tuple[int, ...]:

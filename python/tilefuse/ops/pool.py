@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from tilefuse._device import native
 
 from ._arrays import Array, check_shape, empty, packed_floats
-from ._windows import pair, windows
+from ._windows import check_images, pair, windows
 from .conv import Padding
 
 __all__ = [
@@ -285,6 +285,9 @@ def global_avg_pool2d_backward(dy: ArrayLike, x: ArrayLike) -> Array:
     return _mean_backward(_gradient(dy, shape, images, "global_avg_pool2d"), images, place)
 
 
+_LARGEST_WINDOW = 2**31 - 1  # where a maximum is in its window is an int32
+
+
 class _Pooling(NamedTuple):
     kernel: tuple[int, int]
     geometry: tuple[int, ...]  # as the kernels of convolution take it
@@ -293,11 +296,7 @@ class _Pooling(NamedTuple):
 
 def _images(x: ArrayLike) -> Array:
     images = packed_floats(x, "x")
-    if images.ndim != 4:
-        raise ValueError(
-            f"x has shape {images.shape}; expected four axes, [n, h, w, c]: add the one that is missing, "
-            "x[None] for a single image, x[..., None] for a single channel"
-        )
+    check_images(images.shape)
     return images
 
 
@@ -309,11 +308,15 @@ def _pooling(
 ) -> _Pooling:
     kernel = pair(pool_size, "pool_size")
     n, h, w, c = images.shape
+    if kernel[0] * kernel[1] > _LARGEST_WINDOW:
+        raise ValueError(
+            f"pool_size is {pool_size!r}; expected windows of at most {_LARGEST_WINDOW} elements"
+        )
     place = windows((h, w), kernel, kernel if strides is None else strides, padding)
     for size, reach, out, step, before in zip(
         (h, w), kernel, place.out, place.strides, place.before, strict=True
     ):
-        if out > 0 and (before >= reach or (out - 1) * step - before >= size):
+        if out > 0 and (size == 0 or before >= reach or (out - 1) * step - before >= size):
             raise ValueError(
                 f"padding is {padding!r}, which leaves windows of pool_size {kernel} with no element of x, "
                 f"of shape {images.shape}; expected less on each side than a window has"

@@ -1,8 +1,9 @@
 """tilefuse's kernels as JAX functions, on CPUs: under `jit`, `grad` and `vmap`.
 
-The names and arguments are those of :mod:`tilefuse.ops`. The kernels work on JAX's own arrays, without a
-copy; gradients come from tilefuse's backward kernels. Arrays are of float32, or of float64 where JAX has it
-(``jax_enable_x64``).
+The names and arguments are those of :mod:`tilefuse.ops`, without `precision` (it is "float32") and `matmul`'s
+`out` and `beta`; seeds, rates, slopes and names are constants in a compiled function. The kernels work on
+JAX's own arrays, without a copy; gradients come from tilefuse's backward kernels. Arrays are of float32, or
+of float64 where JAX has it (``jax_enable_x64``).
 
 >>> import jax, jax.numpy as jnp
 >>> import tilefuse.jax as tf

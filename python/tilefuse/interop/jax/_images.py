@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from tilefuse.ops._activation import NEEDS_INPUT, named
-from tilefuse.ops._windows import Windows, pair, windows
+from tilefuse.ops._windows import Windows, check_filters, check_images, pair, windows
 from tilefuse.ops.conv import Padding
 
 from ._elementwise import Static, derivative
@@ -44,11 +44,7 @@ def _shape(x: tuple[int, ...], f: int, geometry: Geometry, dtype: int) -> dict[s
 
 def _images(x: Any) -> Array:
     images = floats(x, "x")
-    if images.ndim != 4:
-        raise ValueError(
-            f"x has shape {images.shape}; expected four axes, [n, h, w, c]: add the one that is missing, "
-            "x[None] for a single image, x[..., None] for a single channel"
-        )
+    check_images(images.shape)
     return images
 
 
@@ -137,21 +133,12 @@ def conv2d(
     """
     images = _images(x)
     filters = floats(w, "w", images)
-    if filters.ndim != 4 or 0 in filters.shape[:2]:
-        raise ValueError(
-            f"w has shape {filters.shape}; expected four axes, [kernel_h, kernel_w, c / groups, f]"
-        )
-    c, f = images.shape[3], filters.shape[3]
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or c % groups or f % groups:
-        raise ValueError(f"groups is {groups!r}; expected a divisor of x's {c} channels and w's {f} filters")
-    if filters.shape[2] * groups != c:
-        raise ValueError(
-            f"w has shape {filters.shape}, filters of {filters.shape[2]} channels; expected {c // groups}, "
-            f"as x has shape {images.shape} and groups is {groups}"
-        )
+    check_filters(filters.shape, images.shape, groups)
     bias = None if b is None else floats(b, "b", images)
-    if bias is not None and bias.shape != (f,):
-        raise ValueError(f"b has shape {bias.shape}; expected {(f,)}, as w has shape {filters.shape}")
+    if bias is not None and bias.shape != filters.shape[3:]:
+        raise ValueError(
+            f"b has shape {bias.shape}; expected {filters.shape[3:]}, as w has shape {filters.shape}"
+        )
     kernel = (filters.shape[0], filters.shape[1])
     place = windows((images.shape[1], images.shape[2]), kernel, strides, padding, dilation)
     return _conv2d(images, filters, bias, Geometry(kernel, place, groups), named(activation))

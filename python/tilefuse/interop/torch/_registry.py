@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -66,6 +67,7 @@ class Op:
         self.parameters = [
             p for key, p in parameters.items() if key not in (*_LEFT_OUT.get(name, ()), *fixed)
         ]
+        self.signature = inspect.Signature(self.parameters)
         self.defaults = {p.name: p.default for p in self.parameters}
         self.where = {name: i for i, name in enumerate(self.defaults)}
         self.has_precision = "precision" in self.defaults
@@ -87,11 +89,15 @@ class Op:
 
     def bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Arguments:
         """Return the arguments by name, in the order of the parameters."""
-        if len(args) > len(self.defaults) or not kwargs.keys() <= self.defaults.keys():
-            inspect.signature(self.function).bind(*args, **kwargs)  # says what is wrong
-        arguments = {**self.defaults, **dict(zip(self.defaults, args, strict=False)), **kwargs}
-        if any(value is inspect.Parameter.empty for value in arguments.values()):
-            inspect.signature(self.function).bind(*args, **kwargs)
+        given = dict(zip(self.defaults, args, strict=False))
+        arguments = {**self.defaults, **given, **kwargs}
+        is_wrong = (
+            len(args) > len(given)
+            or len(arguments) > len(self.defaults)
+            or any(key in given for key in kwargs)
+        )
+        if is_wrong or any(value is inspect.Parameter.empty for value in arguments.values()):
+            self.signature.bind(*args, **kwargs)  # says what is wrong
         return arguments
 
     def remember(self, ctx: Any, arguments: _Arguments, results: Sequence[Tensor]) -> None:
@@ -183,13 +189,34 @@ class _Recorded(torch.autograd.Function):
         return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor | None, *others: Any) -> Any:
         if dy is None:
             return (None,) * len(ctx.needs_input_grad)
         op, needed = ctx.op, ctx.needs_input_grad[1:]
         functions = PLAIN if needed[op.where[op.inputs[0]]] else _without_dx()
-        return None, *op.gradients(ctx, functions, dy, needed)
+        if not torch.is_grad_enabled():
+            return None, *op.gradients(ctx, functions, dy, needed)
+        with torch.no_grad():
+            gradients = op.gradients(ctx, functions, dy, needed)
+        return None, *(
+            None if g is None else _WithoutGradient.apply(g.requires_grad_(), op.name) for g in gradients
+        )
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """A gradient in a graph that somebody wants to differentiate again (``create_graph=True``)."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, name: str) -> Tensor:
+        ctx.name = name
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Any) -> Any:
+        raise RuntimeError(
+            f"tilefuse.torch: the gradient of {ctx.name} has no derivative itself; where one is wanted "
+            "(a gradient penalty, for one) use PyTorch's own functions and modules"
+        )
 
 
 @functools.cache
@@ -209,9 +236,20 @@ def public(op: Op) -> Callable[..., Any]:
             return op.traced(*args, **kwargs)
         if torch.is_grad_enabled() and op.rule is not None and _wants_gradient(args, kwargs):
             return op.recorded(*args, **kwargs)
+        if not kwargs.keys() <= op.defaults.keys():
+            op.signature.bind(*args, **kwargs)
+        if forward_ad._current_level >= 0 and _has_tangent((*args, *kwargs.values())):
+            raise NotImplementedError(
+                f"tilefuse.torch.{op.name} has no forward-mode derivative: use PyTorch's own, or backward()"
+            )
         return op.plain(*args, **kwargs)
 
+    call.__signature__ = op.signature  # type: ignore[attr-defined]
     return call
+
+
+def _has_tangent(values: Iterable[Any]) -> bool:
+    return any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in values)
 
 
 def _is_eager(values: Iterable[Any]) -> bool:

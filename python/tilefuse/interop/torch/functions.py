@@ -154,7 +154,6 @@ OPS["batch_norm_training"] = Op(
 )
 
 
-
 def _direct(function: Any) -> Any:
     return _core.direct(function.__name__, as_given(function))
 

@@ -2,11 +2,13 @@
 
 Images are NCHW as everywhere in PyTorch. In the memory format `torch.channels_last` they go in without a
 copy; others are copied first. Results are in channels_last. What a module can't do its constructor refuses; a
-call that its kernels can't take, such as one with a target to ignore, goes to PyTorch's own.
+call that its kernels can't take, such as one with a target to ignore, with 16-bit numbers or with what traces
+a function, goes to PyTorch's own.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +46,21 @@ __all__ = [
 
 
 class _Checked:
-    """Refuses, when constructed, what `cannot` says."""
+    """Refuses, when made, what `cannot` says; when called, leaves to PyTorch what kernels don't take."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        forward = vars(cls).get("forward")
+        if forward is None:
+            return
+
+        @functools.wraps(forward)
+        def call(self: Any, input: Tensor, *others: Tensor) -> Tensor:
+            if _is_taken(input):
+                return forward(self, input, *others)
+            return _afterwards(self, super(cls, self).forward(input, *others))  # type: ignore[misc]
+
+        cls.forward = call  # type: ignore[attr-defined]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,6 +76,20 @@ class _Checked:
                 place = f"{parameter.dtype} on {parameter.device}"
                 return f"parameters are {place}; expected float32 or float64 on cpu"
         return None
+
+
+def _is_taken(x: Any) -> bool:
+    """Whether kernels take such an input. Under autocast, 16 bits are converted for them."""
+    if not isinstance(x, Tensor) or not x.is_cpu:
+        return False
+    return x.dtype in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu")
+
+
+def _afterwards(module: Any, y: Tensor) -> Tensor:
+    """What a fused module does after its own work, by PyTorch."""
+    if getattr(module, "activation", None) is not None:
+        y = getattr(nn.functional, module.activation)(y)
+    return y if getattr(module, "pool", None) is None else nn.functional.max_pool2d(y, module.pool)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -217,10 +247,10 @@ class _BatchNorm(_Checked, _Activated):
         if not self.training and self.running_mean is not None:
             return F.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, **how)
         count = x.numel() // x.shape[-1] if x.shape[-1] else 0
-        if self.training and count <= 1:
+        if self.training and count == 1:
             raise ValueError(f"the input has {count} values for each channel; training needs more than one")
         y, mean, inv_std = F.batch_norm(x, self.weight, self.bias, None, None, training=True, **how)
-        if self.training and self.track_running_stats:
+        if self.training and self.track_running_stats and count > 0:
             self._follow(mean, inv_std, count)
         return y
 
@@ -391,6 +421,12 @@ class _Loss(_Checked):
             return f"reduction is {module.reduction!r}; expected 'mean' or 'sum'"
         return None
 
+    @staticmethod
+    def _is_plain(input: Tensor, target: Tensor) -> bool:
+        """Whether each number has a target of its own that is a constant."""
+        alike = input.shape == target.shape and input.dtype == target.dtype and not target.requires_grad
+        return alike and input.ndim > 0 and input.numel() > 0
+
     def _reduced(self: Any, mean: Tensor, count: int) -> Tensor:
         return mean if self.reduction == "mean" else mean * count
 
@@ -398,12 +434,12 @@ class _Loss(_Checked):
 class CrossEntropyLoss(_Loss, nn.CrossEntropyLoss):
     """As `torch.nn.CrossEntropyLoss`, without weights.
 
-    Batches with targets to ignore, and compiled functions, get PyTorch's.
+    Batches with targets to ignore, targets with a gradient, and compiled functions get PyTorch's.
     """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         rows = target if target.ndim < input.ndim else input[:, 0] if input.ndim > 1 else input[0]
-        ours = not torch.compiler.is_compiling() and input.numel() > 0
+        ours = not torch.compiler.is_compiling() and input.numel() > 0 and not target.requires_grad
         if not ours or (target.ndim < input.ndim and bool((target == self.ignore_index).any())):
             return super().forward(input, target)
         if input.ndim > 2:
@@ -418,18 +454,24 @@ class CrossEntropyLoss(_Loss, nn.CrossEntropyLoss):
 
 
 class BCEWithLogitsLoss(_Loss, nn.BCEWithLogitsLoss):
-    """As `torch.nn.BCEWithLogitsLoss`, without weights."""
+    """As `torch.nn.BCEWithLogitsLoss`, without weights.
+
+    Targets with a gradient, or of another dtype, get PyTorch's.
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        if input.shape != target.shape or input.ndim == 0 or input.numel() == 0:
+        if not self._is_plain(input, target):
             return super().forward(input, target)
         return self._reduced(F.sigmoid_binary_cross_entropy(input, target)[0], input.numel())
 
 
 class MSELoss(_Loss, nn.MSELoss):
-    """As `torch.nn.MSELoss`. Shapes that broadcast, and targets with a gradient, get PyTorch's."""
+    """As `torch.nn.MSELoss`.
+
+    Shapes that broadcast, and targets with a gradient or of another dtype, get PyTorch's.
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        if input.shape != target.shape or input.ndim == 0 or input.numel() == 0 or target.requires_grad:
+        if not self._is_plain(input, target):
             return super().forward(input, target)
         return self._reduced(F.mean_squared_error(input, target)[0], input.numel())

@@ -17,13 +17,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 _OURS = {getattr(nn, name): getattr(modules, name) for name in modules.__all__}
 
 # Activations whose derivative needs no more than the output; all of them never fall.
-_FUSED_ACTIVATIONS: dict[type[nn.Module], str] = {
-    modules.ReLU: "relu",
-    modules.SELU: "selu",
-    modules.Sigmoid: "sigmoid",
-    modules.Tanh: "tanh",
-    modules.Softplus: "softplus",
-}
+_FUSED_ACTIVATIONS = {name: name.lower() for name in ("ReLU", "SELU", "Sigmoid", "Tanh", "Softplus")}
 
 
 class Fused(nn.Identity):
@@ -40,8 +34,10 @@ def replace_modules(model: _Model, *, fuse: bool = True) -> _Model:
 
     The modules stay the same objects and only change their class: parameters, buffers, hooks, names, modes
     and optimizers that were made before all stay what they are. The weights of convolutions are put into
-    memory in another order (see `Conv2d`). Subclasses of PyTorch's modules, and whatever the kernels can't do
-    (dtypes, modes of padding, ...), stay as they are.
+    memory in another order (see `Conv2d`), in which they are not contiguous: what asks for contiguous ones,
+    such as ``safetensors.torch.save_file`` or ``torch.optim.LBFGS``, needs copies. Subclasses of PyTorch's
+    modules, modules that change their input (``inplace=True``), and whatever the kernels can't do (dtypes,
+    modes of padding, ...), stay as they are.
 
     Parameters
     ----------
@@ -50,7 +46,9 @@ def replace_modules(model: _Model, *, fuse: bool = True) -> _Model:
     fuse : bool
         In each `torch.nn.Sequential`, let `Linear`, `Conv2d` and batch normalisation do the activation that
         follows, and `Conv2d` the max-pooling after that: one pass instead of several. What was fused stays in
-        its place and does nothing. Not done where a module has hooks, or is used in two places.
+        its place and does nothing. Not done where a module has hooks, or is used in two places. Who looks at
+        a module's output later, by a hook or by calling a part of the model, sees it with the activation and
+        the pooling; False leaves every module its own output.
 
     Returns
     -------
@@ -80,7 +78,7 @@ def replace_modules(model: _Model, *, fuse: bool = True) -> _Model:
 
 def _replace(module: nn.Module) -> None:
     ours = _OURS.get(type(module))
-    if ours is None or ours.cannot(module) is not None:
+    if ours is None or ours.cannot(module) is not None or getattr(module, "inplace", False):
         return
     module.__class__ = ours
     if isinstance(module, Conv2d):
@@ -105,11 +103,11 @@ def _takes_over(module: nn.Module, following: nn.Module, uses: collections.Count
     pooled = isinstance(module, Conv2d) and module.pool is not None
     if (
         isinstance(module, (Linear, Conv2d, _BatchNorm))
-        and type(following) in _FUSED_ACTIVATIONS
+        and _activation_of(following) is not None
         and not pooled
     ):
         if module.activation is None:
-            module.activation = _FUSED_ACTIVATIONS[type(following)]
+            module.activation = _activation_of(following)
             return True
     elif isinstance(module, Conv2d) and isinstance(following, modules.MaxPool2d) and not pooled:
         window = _pair(following.kernel_size)
@@ -121,6 +119,12 @@ def _takes_over(module: nn.Module, following: nn.Module, uses: collections.Count
             module.pool = window
             return True
     return False
+
+
+def _activation_of(module: nn.Module) -> str | None:
+    kind = _OURS.get(type(module), type(module))  # PyTorch's own, where it works in place
+    is_ours = kind in _OURS.values() and kind.cannot(module) is None
+    return _FUSED_ACTIVATIONS.get(kind.__name__) if is_ours else None
 
 
 def _has_hooks(module: nn.Module) -> bool:
