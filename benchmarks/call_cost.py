@@ -108,6 +108,12 @@ def torch_pairs() -> Iterator[Pair]:
     aten = torch.ops.aten
     _, mean, inv_std = torch.native_layer_norm(a.x, (4,), a.row, a.row, 1e-3)
 
+    inv_rms = a.x.square().mean(-1, keepdim=True).rsqrt()
+
+    def rms_norm_backward() -> object:
+        n, g = a.x * inv_rms, a.dy * a.row
+        return inv_rms * (g - n * (g * n).mean(-1, keepdim=True)), (a.dy * n).sum(0)
+
     def dense_backward() -> object:
         dz = aten.threshold_backward(a.dy, a.p, 0)
         return torch.mm(dz, a.y.T), torch.mm(a.x.T, dz), dz.sum(0)
@@ -174,6 +180,11 @@ def torch_pairs() -> Iterator[Pair]:
         "binary_cross_entropy": (
             "F.binary_cross_entropy, no gradient",
             lambda: f.binary_cross_entropy(a.unit, a.unit),
+        ),
+        "rms_norm_backward": ("the formula", rms_norm_backward),
+        "categorical_cross_entropy": (
+            "the formula, no gradient",
+            lambda: -(a.y * a.p.log()).sum(-1).mean(),
         ),
         "dense_backward": ("two torch.mm, sum, relu's gradient", dense_backward),
         "layer_norm_backward": (

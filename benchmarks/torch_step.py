@@ -1,6 +1,6 @@
 """A training step of a PyTorch program, eager, before and after `tilefuse.torch.replace_modules`.
 
-usage: python benchmarks/torch_step.py [--blocks N] [--steps N] [--batch N] [--output DIR]
+usage: python benchmarks/torch_step.py [--blocks N] [--steps N] [--output DIR]
 
 The network is cnn28 of train_step.py, with Adam. PyTorch's own step is measured in both memory formats, each
 with one thread and with as many as there are cores, and with its fused Adam; it counts at its best. The kinds
