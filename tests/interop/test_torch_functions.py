@@ -234,6 +234,12 @@ def test_gradients_of_gradients_are_refused() -> None:
         ((dx.norm(dim=1) - 1) ** 2).mean().backward()
 
 
+def test_the_gradient_given_is_left_alone() -> None:
+    a, b, dy = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True), torch.ones(3)
+    torch.autograd.grad(functions.add(a, b), (a, b), dy, create_graph=True)
+    assert not dy.requires_grad
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, on its way there
 def test_forward_mode_derivatives_are_refused() -> None:
     forward_ad = torch.autograd.forward_ad

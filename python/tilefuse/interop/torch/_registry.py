@@ -199,7 +199,8 @@ class _Recorded(torch.autograd.Function):
         with torch.no_grad():
             gradients = op.gradients(ctx, functions, dy, needed)
         return None, *(
-            None if g is None else _WithoutGradient.apply(g.requires_grad_(), op.name) for g in gradients
+            None if g is None else _WithoutGradient.apply(g.detach().requires_grad_(), op.name)
+            for g in gradients
         )
 
 
