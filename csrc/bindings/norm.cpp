@@ -124,7 +124,7 @@ template <class Args> bool set_shape(Args& args, const View& x, double epsilon) 
 
 constexpr double operations = 10;  // for an element, about
 
-template <class T> const void* data_or_null(const T& a) { return a ? a.data : nullptr; }
+void* data_or_null(const View& a) { return a ? a.data : nullptr; }
 
 // (x, gamma, beta, moving_mean, moving_variance, *, training, momentum, epsilon, activation, residual)
 py::object run_batch_norm(Arguments& given) {
@@ -160,8 +160,8 @@ py::object run_batch_norm(Arguments& given) {
     args.y = y.data;
     args.gamma = data_or_null(gamma);
     args.beta = data_or_null(beta);
-    args.moving_mean = mean ? mean.data : nullptr;
-    args.moving_variance = variance ? variance.data : nullptr;
+    args.moving_mean = data_or_null(mean);
+    args.moving_variance = data_or_null(variance);
     args.epilogue.addend = data_or_null(residual);
     run_directly(operations * static_cast<double>(x.size), args);
     return training ? py::object(py::make_tuple(y.take(), batch_mean.take(), inv_std.take())) : y.take();
@@ -210,8 +210,8 @@ template <bool rms> py::object run_forward(Arguments& given) {
     Result y = given.result(x);
     args.rms = rms;
     args.x = x.data;
-    args.gamma = gamma ? gamma.data : nullptr;
-    args.beta = beta ? beta.data : nullptr;
+    args.gamma = data_or_null(gamma);
+    args.beta = data_or_null(beta);
     args.y = y.data;
     run_directly(operations * static_cast<double>(x.size), args);
     return y.take();
@@ -230,7 +230,7 @@ template <bool rms> py::object run_backward(Arguments& given) {
     args.rms = rms;
     args.dy = dy.data;
     args.x = x.data;
-    args.gamma = gamma ? gamma.data : nullptr;
+    args.gamma = data_or_null(gamma);
     args.dx = dx.data;
     args.dgamma = dgamma.data;
     Result dbeta;

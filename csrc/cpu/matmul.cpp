@@ -146,7 +146,8 @@ private:
         const bool update = args_.epilogue.rule != nullptr;
         const bool in_l2 = update || (wide ? from == From::columns : !pack_a_);
         const bool comes_from_far = from == From::rows && (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T)) > l1_bytes * 2;
-        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : group_bytes) / (k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1));
+        const int64_t panel_bytes = k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1;
+        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : group_bytes) / panel_bytes);
         for (int64_t first = 0; first < panels_of_.count; first += group) {
             const int64_t past = std::min(panels_of_.count, first + group);
             const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));

@@ -31,9 +31,8 @@ class _OneKernel:
         super().__init__(*args, **kwargs)
         if any(group.get("differentiable") for group in self.param_groups):
             raise ValueError("differentiable is True; a kernel's step has no gradient: use torch.optim's")
-        self._step_supports_amp_scaling = (
-            False  # set by fused=True: GradScaler would leave the scale to the step
-        )
+        # fused=True has set it: GradScaler would leave the scale to the step.
+        self._step_supports_amp_scaling = False
 
     def slots(self, group: _Group) -> list[str]:
         """Return the names in a parameter's state of what the kernel updates along with it."""

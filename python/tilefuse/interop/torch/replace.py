@@ -101,13 +101,10 @@ def _takes_over(module: nn.Module, following: nn.Module, uses: collections.Count
     if any(uses[id(each)] > 1 or _has_hooks(each) for each in (module, following)):
         return False
     pooled = isinstance(module, Conv2d) and module.pool is not None
-    if (
-        isinstance(module, (Linear, Conv2d, _BatchNorm))
-        and _activation_of(following) is not None
-        and not pooled
-    ):
+    activation = _activation_of(following)
+    if isinstance(module, (Linear, Conv2d, _BatchNorm)) and activation is not None and not pooled:
         if module.activation is None:
-            module.activation = _activation_of(following)
+            module.activation = activation
             return True
     elif isinstance(module, Conv2d) and isinstance(following, modules.MaxPool2d) and not pooled:
         window = _pair(following.kernel_size)
