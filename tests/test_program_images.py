@@ -42,6 +42,12 @@ NETWORKS: dict[str, Callable[[], Layers]] = {
         conv((3, 3), (2, 2, 1, 6), groups=6),
         *head(2, 2, 6),
     ],
+    "few filters": lambda: [
+        images(4, 4, 2),
+        conv((4, 4), (1, 1, 2, 20), "tanh"),
+        conv((4, 4), (3, 3, 20, 2)),
+        *head(2, 2, 2),
+    ],
     "pooling by itself": lambda: [
         images(5, 5, 3),
         pool("max_pool2d", (5, 5), (3, 2), 2, "same"),

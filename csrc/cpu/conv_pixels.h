@@ -74,8 +74,13 @@ public:
     Convolution(const Direction<E>& d, void* scratch, void* shared)
         : d_(d), depthwise_(depthwise(d.shape)), inputs_(depthwise_ ? 1 : d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
           taps_count_(taps_of(d.shape)), panels_of_((d.outputs + lanes<T> - 1) / lanes<T>, max_vectors) {
-        const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, pools() ? d.channels() : 0, int64_t{1}});
-        most_ = std::clamp<int64_t>(image_bytes / (numbers * static_cast<int64_t>(sizeof(T))), 4 * most_pixels, 1024);
+        // (With steps, what is written is passed once for each remainder.)
+        const int64_t written = pools() || d.step_h * d.step_w > 1 ? d.channels() * d.step_h * d.step_w : 0;
+        const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, written, int64_t{1}});
+        constexpr int64_t size = sizeof(T);
+        most_ = std::clamp<int64_t>(image_bytes / (numbers * size), 4 * most_pixels, 1024);
+        if (!depthwise_ && d.channels() * inputs_ * taps_count_ * size > weights_bytes)
+            most_ = std::max(most_, image_bytes / (std::min(depth_most, inputs_ * kernel_w_) * size));
         const Reach h = reach(d.step_h, d.stride_h, d.in.h, d.out_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top);
         const Reach w = reach(d.step_w, d.stride_w, d.in.w, d.out_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left);
         across_ = mostly_outside(h, w);
@@ -196,14 +201,30 @@ private:
                 return;
             }
         }
-        const Range mine = team.range(d_.groups * panels_of_.count * taps_count_);
+        constexpr int64_t together = 4;  // panels
+        const int64_t parts = (panels_of_.count + together - 1) / together;
+        const Range mine = team.range(d_.groups * parts * taps_count_);
         for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
-            const int64_t t = unit % taps_count_, number = unit / taps_count_ % panels_of_.count;
-            const int64_t group = unit / taps_count_ / panels_of_.count;
+            const int64_t t = unit % taps_count_, first = unit / taps_count_ % parts * together, group = unit / taps_count_ / parts;
+            pack_tap(group, t, {first, std::min(panels_of_.count, first + together)});
+        }
+    }
+
+    // A tap's weights in some panels of a group.
+    void pack_tap(int64_t group, int64_t t, Range panels) const {
+        const T* const weights = weights_of(t) + group * d_.group_stride;
+        if constexpr (!is_pair<E>) {
+            if (d_.output_stride == 1 && !d_.in.rounds) {
+                const bool padded = panels_of_.begin(panels.end) * lanes<T> > d_.outputs;
+                pack_panels(inputs_, panels_of_, panels.begin, panels.end - padded, weights, d_.input_stride, panel(group, 0),
+                            taps_count_ * inputs_, t * inputs_);
+                panels.begin = panels.end - padded;
+            }
+        }
+        for (int64_t number = panels.begin; number < panels.end; ++number) {
             const int64_t begin = panels_of_.begin(number) * lanes<T>,
                           columns = panels_of_.begin(number + 1) * lanes<T> - begin;
-            pack_tap(std::min(columns, d_.outputs - begin), columns,
-                     weights_of(t) + group * d_.group_stride + begin * d_.output_stride,
+            pack_tap(std::min(columns, d_.outputs - begin), columns, weights + begin * d_.output_stride,
                      panel(group, number) + t * inputs_ * columns);
         }
     }
@@ -288,6 +309,11 @@ private:
         const int64_t segments = make_segments(rows, h_[r], cols, w_[s], view.row_pitch, d_.in.pixel(), inputs_, kernel_w_,
                                                depth_most, segments_);
         T* const c = results(block);
+        if (segments == 0) {  // pixels that meet no tap
+            const int64_t first = column_of(panels.begin), past = column_of(panels.end);
+            for (int64_t i = 0; i < pixels; ++i) fill_zeros(c + c_at_[i] + first, past - first);
+            return;
+        }
         for (int64_t group = panels.begin / panels_of_.count; group * panels_of_.count < panels.end; ++group) {
             const Range of_group = {std::max<int64_t>(0, panels.begin - group * panels_of_.count),
                                     std::min(panels_of_.count, panels.end - group * panels_of_.count)};

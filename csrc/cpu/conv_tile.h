@@ -26,13 +26,14 @@ template <class E> struct PixelTile {
     int tail;
 };
 
-// A tile of taps and input channels by output channels: C[i, :] += sum over pixels p of a[a_at[p] + at + i] b[p, :].
+// A tile of taps and input channels by output channels, or turned round: output channels by taps and input channels. It adds
+// up over pixels p: C[i, :] += x[x_at[p] + i] dy[p, :], with dy as a panel[pixels, columns], or, turned,
+// C[i, :] += dy[p, i] x[x_at[p] + :], with dy as a strip[pixels, rows].
 template <class E> struct WeightTile {
-    const E* a;
-    const int64_t* a_at;  // of each pixel
-    int64_t at;
+    const E* x;
+    const int64_t* x_at;  // of each pixel
     int64_t pixels;
-    const E* b;  // panel[pixels, columns]
+    const E* dy;
     Sum<E>* c;
     int64_t c_stride;
     int tail;
@@ -89,26 +90,35 @@ template <class E, int Rows, int Vectors> void pixel_tile(const PixelTile<E>& t)
     write_tile<T, Rows, Vectors>(sums, t.c, [&](int i) { return t.c_at[i]; }, t.accumulate, t.tail);
 }
 
-template <class E, int Rows, int Vectors> void weight_tile(const WeightTile<E>& t) {
+template <class E, bool Turned, int Rows, int Vectors> void weight_tile(const WeightTile<E>& t) {
     using T = Sum<E>;
-    constexpr int columns = Vectors * lanes<T>;
+    constexpr int pitch = Turned ? Rows : Vectors * lanes<T>;  // of dy
     Vec<T> sums[Rows][Vectors];
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) sums[i][v] = Vec<T>{};
-    const E *const first = t.a + t.at, *b = t.b;
-    const int64_t* at = t.a_at;
+        for (int v = 0; v < Vectors; ++v) {
+            sums[i][v] = Vec<T>{};
+            __builtin_prefetch(t.c + i * t.c_stride + v * lanes<T>, 1);
+        }
+    const E* dy = t.dy;
+    const int64_t* at = t.x_at;
     const auto step = [&](int u) __attribute__((always_inline)) {
-        const E* a = first + at[u];
+        const E *const x = t.x + at[u], *const a = Turned ? dy + u * pitch : x, *const b = Turned ? x : dy + u * pitch;
         Vec<E> row[Vectors];
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) row[v] = load(b + u * columns + v * lanes<T>);
+        for (int v = 0; v < Vectors; ++v) {
+            if constexpr (Turned) {  // there may be nothing past the last pixel
+                row[v] = load_upto(b + v * lanes<T>, v + 1 < Vectors ? lanes<T> : t.tail);
+            } else {
+                row[v] = load(b + v * lanes<T>);
+            }
+        }
 #pragma GCC unroll 16
         for (int i = 0; i < Rows; ++i) {
-            const Vec<E> x = splat(a[i]);
+            const Vec<E> y = splat(a[i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) sums[i][v] = multiply_add<E>(x, row[v], sums[i][v]);
+            for (int v = 0; v < Vectors; ++v) sums[i][v] = multiply_add<E>(y, row[v], sums[i][v]);
         }
     };
     int64_t left = t.pixels;
@@ -116,20 +126,20 @@ template <class E, int Rows, int Vectors> void weight_tile(const WeightTile<E>& 
 #pragma GCC unroll 4
         for (int u = 0; u < steps_of_turn; ++u) step(u);
         at += steps_of_turn;
-        b += steps_of_turn * columns;
+        dy += steps_of_turn * pitch;
     }
     for (; left > 0; --left) {
         step(0);
         ++at;
-        b += columns;
+        dy += pitch;
     }
     write_tile<T, Rows, Vectors>(sums, t.c, [&](int i) { return i * t.c_stride; }, true, t.tail);
 }
 
-// of_pixels[vectors - 1][rows - 1], of_weights likewise
+// of_pixels[vectors - 1][rows - 1], of_weights[turned] likewise
 template <class E> struct ConvTiles {
     void (*of_pixels[max_vectors][most_pixels])(const PixelTile<E>&) = {};
-    void (*of_weights[max_vectors][most_rows])(const WeightTile<E>&) = {};
+    void (*of_weights[2][max_vectors][most_rows])(const WeightTile<E>&) = {};
 
     constexpr ConvTiles() { add(std::make_integer_sequence<int, max_vectors>()); }
 
@@ -142,7 +152,8 @@ private:
         ((of_pixels[Vectors - 1][R] = pixel_tile<E, R + 1, Vectors>), ...);
     }
     template <int Vectors, int... R> constexpr void add_weights(std::integer_sequence<int, R...>) {
-        ((of_weights[Vectors - 1][R] = weight_tile<E, R + 1, Vectors>), ...);
+        ((of_weights[0][Vectors - 1][R] = weight_tile<E, false, R + 1, Vectors>), ...);
+        if constexpr (!is_pair<E>) ((of_weights[1][Vectors - 1][R] = weight_tile<E, true, R + 1, Vectors>), ...);
     }
 };
 

@@ -1,5 +1,6 @@
 // The gradient of a convolution at its weights: a tile is a few input channels of a tap by a panel of output channels, and
-// adds up pixel by pixel. The pixels are cut into slices, whose number depends on the shape alone, and the slices are added
+// adds up pixel by pixel; or, turned round, a few output channels by a panel of input channels, where that fills vectors
+// better. The pixels are cut into slices, whose number depends on the shape alone, and the slices are added
 // in their order: the bits don't depend on the number of threads. Or windows of pixels are transformed, and their products
 // added up point by point (conv_winograd.h).
 #pragma once
@@ -12,6 +13,12 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
+// So many panels that pass are worth packing strips of x; as many panels as fit in `dy_bytes` pass together. (Cascade Lake,
+// 3 x 3 with 512 channels and filters, strides of 2: 63 GFLOP/s without, 91 so; with 128 channels and filters, two panels, 90
+// without and 75.)
+constexpr int64_t panels_worth_strips_of_x = 4;
+constexpr int64_t dy_bytes = 512 * 1024;
+
 template <class E> class WeightGradient {
     using T = Sum<E>;
 
@@ -23,15 +30,16 @@ public:
              .pairs = pairs},
           dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
               .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
-          panels_of_((outputs_ + lanes<T> - 1) / lanes<T>, max_vectors) {
+          turned_(turning_pays()), columns_unit_(turned_ ? 1 : lanes<T>),
+          panels_of_((outputs_ + columns_unit_ - 1) / columns_unit_, turned_ ? rows_of(segment_length()) : max_vectors) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
         const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
-        winograd_ = transforms(h, w);
+        winograd_ = !turned_ && transforms(h, w);
         rows_ = (winograd_ ? winograd_points : taps_of(s_)) * inputs_;
-        const int64_t most =
-            winograd_ ? 4 * windows_together(inputs_)
-                      : std::clamp<int64_t>(image_bytes / (2 * pixel), 64, depthwise_ ? 4096 : 256);
+        packs_ = !depthwise_ && !winograd_ && !turned_ && panels_of_.count >= panels_worth_strips_of_x;
+        const int64_t most = winograd_ ? 4 * windows_together(inputs_)
+                                       : std::clamp<int64_t>(image_bytes / (2 * pixel), packs_ ? 128 : 64, depthwise_ ? 4096 : 256);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, most, winograd_ ? 2 : 1);
         reader_ =
             Reader<E>(x_, h, w, !depthwise_ && !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_)));
@@ -46,7 +54,13 @@ public:
         taps_ = mine.take<Tap>(s_.kernel_h + s_.kernel_w);
         segments_ = mine.take<Segment>(depthwise_ ? 0 : taps);
         at_ = mine.take<int64_t>(depthwise_ ? 0 : pixels);
-        panel_ = mine.take<E>(reads_dy() ? 0 : pixels * panel_columns<T>);
+        if (packs_) {
+            const int64_t panel = pixels * panel_columns<T> * static_cast<int64_t>(sizeof(T));
+            panels_together_ = std::clamp<int64_t>(dy_bytes / panel, panels_worth_strips_of_x, panels_of_.count);
+        }
+        panel_ = mine.take<E>(reads_dy() ? 0 : panels_together_ * pixels * (turned_ ? most_rows : panel_columns<T>));
+        strip_at_ = mine.take<int64_t>(packs_ ? pixels : 0);
+        strips_ = mine.take<E>(packs_ ? strips_packed * pixels * most_rows : 0);
         copy_ = mine.take<E>(reader_.size(blocks_));
         lines_ = mine.take<T>(std::max(reader_.lines_size(), dy_.lines_size(s_.out_w, panel_columns<T>)));
         const int64_t windows = winograd_ ? blocks_.most_images * windows_of(blocks_.most_rows) : 0;
@@ -56,6 +70,7 @@ public:
         scratch_size = mine.size();
         Cut ours(shared);
         sums_ = ours.take<T>(slices_ * rows_ * s_.f);
+        result_ = ours.take<T>(turned_ ? rows_ * s_.f : 0);
         bias_sums_ = ours.take<T>(slices_ * s_.f);
         spoiled_ = ours.take<int>(1);
         shared_size = ours.size();
@@ -80,21 +95,44 @@ public:
         }
         if (winograd_) {
             update_points(team);
+        } else if (turned_) {
+            turn(team);
+            finish(team, rows_ * s_.f, 1, result_, args_.kernel, args_.dw);
         } else {
-            finish(team, rows_ * s_.f, sums_, args_.kernel, args_.dw);
+            finish(team, rows_ * s_.f, slices_, sums_, args_.kernel, args_.dw);
         }
-        if (has_bias()) finish(team, s_.f, bias_sums_, args_.bias, args_.db);
+        if (has_bias()) finish(team, s_.f, slices_, bias_sums_, args_.bias, args_.db);
     }
 
     size_t scratch_size, shared_size;
 
 private:
-    // Output channels of a panel: [first, first + valid), `vectors` of them.
+    // Output channels of a panel, or turned of a strip: [first, first + valid), `pitch` from pixel to pixel of its copy.
     struct Columns {
         int64_t group, first, valid;
-        int vectors;
-        int64_t pitch() const { return vectors * lanes<T>; }
+        int64_t pitch;
+        int vectors() const { return static_cast<int>((pitch + lanes<T> - 1) / lanes<T>); }
     };
+
+    // Input channels of a tap, or of a row of taps, where they lie together.
+    int64_t segment_length() const { return inputs_ * (groups_ == 1 && s_.dilation_w == 1 ? s_.kernel_w : 1); }
+    static int64_t vectors_of(int64_t columns) { return (columns + lanes<T> - 1) / lanes<T>; }
+    static int rows_of(int64_t columns) {
+        return max_rows(static_cast<int>(std::clamp<int64_t>(vectors_of(columns), 1, max_vectors)));
+    }
+    // Multiply-adds of vectors for rows x columns of sums, or as many as a tile takes at least: it waits for its results.
+    static double work_of(int64_t rows, int64_t columns) {
+        const Parts panels(vectors_of(columns), max_vectors), strips(rows, rows_of(columns));
+        constexpr double of_tile = 8;
+        return std::max(product(rows, vectors_of(columns)), of_tile * product(panels.count, strips.count));
+    }
+    // (Cascade Lake, 10 x 39 x 36 x 176, 2 filters of 4 x 4: 16.9 ms, 4.0 turned; 45 x 48 x 14 x 92, 28 filters in 4 groups: 28
+    // and 14.6; 42 x 10 x 8 x 120, 23 filters of 6 x 6: 15.9 and 10.8.)
+    bool turning_pays() const {
+        constexpr double copying_dy = 1.15;
+        return !is_pair<E> && !depthwise_ &&
+               copying_dy * work_of(outputs_, segment_length()) < work_of(segment_length(), outputs_);
+    }
 
     // (Sums of points go to memory once a block, and at the end.)
     bool transforms(const Reach& h, const Reach& w) const {
@@ -123,9 +161,8 @@ private:
 
     Columns columns_of(int64_t number) const {
         const int64_t group = number / panels_of_.count, panel = number % panels_of_.count, begin = panels_of_.begin(panel);
-        const int vectors = static_cast<int>(panels_of_.begin(panel + 1) - begin);
-        return {group, group * outputs_ + begin * lanes<T>, std::min<int64_t>(vectors * lanes<T>, outputs_ - begin * lanes<T>),
-                vectors};
+        const int64_t pitch = (panels_of_.begin(panel + 1) - begin) * columns_unit_;
+        return {group, group * outputs_ + begin * columns_unit_, std::min(pitch, outputs_ - begin * columns_unit_), pitch};
     }
 
     void add_up(Team& team) const {
@@ -143,7 +180,8 @@ private:
         T *const sums = sums_ + slice * rows_ * s_.f, *const bias_sums = bias_sums_ + slice * s_.f;
         for (int64_t number = panels.begin; number < panels.end; ++number) {
             const Columns columns = columns_of(number);
-            for (int64_t row = 0; row < rows_; ++row) fill_zeros(sums + row * s_.f + columns.first, columns.valid);
+            if (turned_) fill_zeros(sums + columns.first * rows_, columns.valid * rows_);
+            for (int64_t row = 0; row < rows_ && !turned_; ++row) fill_zeros(sums + row * s_.f + columns.first, columns.valid);
             fill_zeros(bias_sums + columns.first, columns.valid);
         }
         const Taps h = {taps_, s_.kernel_h, 0}, w = {taps_ + s_.kernel_h, s_.kernel_w, 0};
@@ -163,11 +201,15 @@ private:
                     const int64_t pixels = make_table(block, rows.pixels, cols.pixels, view);
                     const int64_t segments = make_segments(rows, h, cols, w, view.row_pitch, s_.c, inputs_, s_.kernel_w,
                                                            std::numeric_limits<int64_t>::max(), segments_);
-                    for (int64_t number = panels.begin; number < panels.end; ++number) {
-                        const Columns columns = columns_of(number);
-                        copy_panel(block, rows.pixels, cols.pixels, columns);
-                        if (has_bias()) add_columns(pixels, columns, panel_, columns.pitch(), bias_sums + columns.first);
-                        add_panel(pixels, segments, columns, view.origin, sums + columns.first);
+                    for (Range some = {panels.begin, panels.begin}; some.begin < panels.end; some.begin = some.end) {
+                        some.end = past_alike(some.begin, panels.end);
+                        for (int64_t number = some.begin; number < some.end; ++number) {
+                            const Columns columns = columns_of(number);
+                            E* const panel = panel_ + (number - some.begin) * pixels * columns.pitch;
+                            copy_panel(block, rows.pixels, cols.pixels, columns, panel);
+                            if (has_bias()) add_columns(pixels, columns, panel, columns.pitch, bias_sums + columns.first);
+                        }
+                        add_panels(pixels, segments, some, view.origin, sums);
                     }
                 });
             });
@@ -193,8 +235,8 @@ private:
         });
         for (int64_t number = panels.begin; number < panels.end; ++number) {
             const Columns columns = columns_of(number);
-            const int64_t pitch = columns.pitch();
-            copy_panel(block, block.rows, {0, s_.out_w}, columns);
+            const int64_t pitch = columns.pitch;
+            copy_panel(block, block.rows, {0, s_.out_w}, columns, panel_);
             if (has_bias()) add_columns(images * height * s_.out_w, columns, panel_, pitch, bias_sums + columns.first);
             for_windows([&](int64_t window, int64_t n, int64_t i, int64_t j) {
                 const T* pixels[2][2];
@@ -203,7 +245,7 @@ private:
                 winograd_gradients(pixels, pitch, gradients_ + window * pitch, windows * pitch);
             });
             for (int64_t point = 0; point < winograd_points; ++point) {
-                multiply_strips<T>(From::columns, inputs_, 1, columns.vectors,
+                multiply_strips<T>(From::columns, inputs_, 1, columns.vectors(),
                                    {.k = windows,
                                     .a = points_ + point * windows * inputs_,
                                     .a_stride = inputs_,
@@ -237,8 +279,8 @@ private:
         for (int64_t number = panels.begin; number < panels.end; ++number) {
             const Columns columns = columns_of(number);
             const bool lies = reads_dy();
-            if (!lies) copy_panel(block, rows.pixels, cols.pixels, columns);
-            const int64_t pitch = lies ? s_.f : columns.pitch(), row_pitch = (lies ? s_.out_w : width) * pitch,
+            if (!lies) copy_panel(block, rows.pixels, cols.pixels, columns, panel_);
+            const int64_t pitch = lies ? s_.f : columns.pitch, row_pitch = (lies ? s_.out_w : width) * pitch,
                           image_pitch = (lies ? s_.out_h : height) * row_pitch;
             const int64_t first = (rows.pixels.begin * s_.out_w + cols.pixels.begin) * s_.f + columns.first;
             const T* const dy = lies ? dy_.image(block.images.begin) + first : panel_;
@@ -271,29 +313,93 @@ private:
         }
     }
 
-    void copy_panel(const Block& block, Range rows, Range cols, const Columns& columns) const {
-        const int64_t image = (rows.end - rows.begin) * (cols.end - cols.begin) * columns.pitch();
+    // The panels from `number` on that are alike and are multiplied together.
+    int64_t past_alike(int64_t number, int64_t end) const {
+        const Columns first = columns_of(number);
+        int64_t past = number + 1;
+        for (; past < std::min(end, number + panels_together_); ++past) {
+            const Columns next = columns_of(past);
+            if (next.group != first.group || next.pitch != first.pitch) break;
+        }
+        return past;
+    }
+
+    void copy_panel(const Block& block, Range rows, Range cols, const Columns& columns, E* panel) const {
+        const int64_t image = (rows.end - rows.begin) * (cols.end - cols.begin) * columns.pitch;
         for (int64_t i = block.images.begin; i < block.images.end; ++i) {
-            dy_.copy(i, rows, cols, {columns.first, columns.first + columns.valid}, columns.pitch(), lines_,
-                     panel_ + (i - block.images.begin) * image);
+            dy_.copy(i, rows, cols, {columns.first, columns.first + columns.valid}, columns.pitch, lines_,
+                     panel + (i - block.images.begin) * image);
         }
     }
 
-    void add_panel(int64_t pixels, int64_t segments, const Columns& columns, const E* x, T* sums) const {
-        WeightTile<E> t;
-        t.a_at = at_;
-        t.pixels = pixels;
-        t.b = panel_;
-        t.c_stride = s_.f;
-        t.tail = static_cast<int>(lanes<T> - (columns.pitch() - columns.valid));
+    void add_panels(int64_t pixels, int64_t segments, Range numbers, const E* x, T* sums) const {
+        x += columns_of(numbers.begin).group * inputs_;
         for (const Segment* segment = segments_; segment != segments_ + segments; ++segment) {
-            const Parts strips(segment->length, max_rows(columns.vectors));
-            for (int64_t strip = 0; strip < strips.count; ++strip) {
-                const int64_t at = strips.begin(strip);
-                t.a = x + columns.group * inputs_;
-                t.at = segment->at + at;
-                t.c = sums + (segment->row + at) * s_.f;
-                conv_tiles<E>.of_weights[columns.vectors - 1][strips.begin(strip + 1) - at - 1](t);
+            if (turned_) {
+                add_turned(pixels, *segment, numbers, x, sums);
+            } else {
+                add_segment(pixels, *segment, numbers, x, sums);
+            }
+        }
+    }
+
+    void add_segment(int64_t pixels, const Segment& segment, Range numbers, const E* x, T* sums) const {
+        const int vectors = columns_of(numbers.begin).vectors(), rows = max_rows(vectors);
+        const bool packs = packs_ && numbers.end - numbers.begin >= panels_worth_strips_of_x;
+        for (int64_t p = 0; packs && p < pixels; ++p) strip_at_[p] = p * rows;
+        const Parts strips(segment.length, rows);
+        WeightTile<E> t;
+        t.x_at = packs ? strip_at_ : at_;
+        t.pixels = pixels;
+        t.c_stride = s_.f;
+        for (int64_t strip = 0, past; strip < strips.count; strip = past) {
+            past = std::min(strips.count, packs ? strip + strips_packed : strips.count);
+            if (packs) pack_strips_of(pixels, rows, strips, {strip, past}, x + segment.at);
+            for (int64_t number = numbers.begin; number < numbers.end; ++number) {
+                const Columns columns = columns_of(number);
+                t.dy = panel_ + (number - numbers.begin) * pixels * columns.pitch;
+                t.tail = static_cast<int>(lanes<T> - (columns.pitch - columns.valid));
+                for (int64_t i = strip; i < past; ++i) {
+                    const int64_t at = strips.begin(i);
+                    t.x = packs ? strips_ + (i - strip) * pixels * rows : x + segment.at + at;
+                    t.c = sums + columns.first + (segment.row + at) * s_.f;
+                    conv_tiles<E>.of_weights[0][vectors - 1][strips.begin(i + 1) - at - 1](t);
+                }
+            }
+        }
+    }
+
+    void add_turned(int64_t pixels, const Segment& segment, Range numbers, const E* x, T* sums) const {
+        const Parts parts((segment.length + lanes<T> - 1) / lanes<T>, max_vectors);
+        WeightTile<E> t;
+        t.x_at = at_;
+        t.pixels = pixels;
+        t.c_stride = rows_;
+        for (int64_t number = numbers.begin; number < numbers.end; ++number) {
+            const Columns columns = columns_of(number);
+            t.dy = panel_ + (number - numbers.begin) * pixels * columns.pitch;
+            for (int64_t part = 0; part < parts.count; ++part) {
+                const int64_t at = parts.begin(part) * lanes<T>, end = parts.begin(part + 1) * lanes<T>;
+                t.tail = static_cast<int>(lanes<T> - std::max<int64_t>(0, end - segment.length));
+                t.x = x + segment.at + at;
+                t.c = sums + columns.first * rows_ + segment.row + at;
+                conv_tiles<E>.of_weights[1][(end - at) / lanes<T> - 1][columns.valid - 1](t);
+            }
+        }
+    }
+
+    // strips[strip, pixel, rows] = these strips' channels of x.
+    void pack_strips_of(int64_t pixels, int rows, const Parts& strips, Range some, const E* x) const {
+        const T* const from = reinterpret_cast<const T*>(x);
+        for (int64_t first = 0; first < pixels; first += rows_packed) {
+            const int64_t end = std::min(pixels, first + rows_packed);
+            for (int64_t i = some.begin; i < some.end; ++i) {
+                T* to = reinterpret_cast<T*>(strips_) + ((i - some.begin) * pixels + first) * rows;
+                const int64_t at = strips.begin(i);
+                for (int64_t p = first; p < end; ++p, to += rows)
+                    for_vectors<T>(strips.begin(i + 1) - at, [&](int64_t k, int n) {
+                        store_upto(to + k, load_upto(from + at_[p] + at + k, n), n);
+                    });
             }
         }
     }
@@ -310,7 +416,7 @@ private:
 
     // Those of dy, `pitch` from pixel to pixel.
     void add_columns(int64_t pixels, const Columns& columns, const E* dy, int64_t pitch, T* sums) const {
-        for (int v = 0; v < columns.vectors; ++v) {
+        for (int v = 0; v < columns.vectors(); ++v) {
             const int n = static_cast<int>(std::min<int64_t>(lanes<T>, columns.valid - v * lanes<T>));
             constexpr int64_t chains = 4;
             Vec<T> totals[chains] = {};
@@ -326,14 +432,28 @@ private:
         }
     }
 
+    // result[row, output channel] = the sums of all slices, turned back.
+    void turn(Team& team) const {
+        const Range mine = team.range(rows_, lanes<T>);
+        for_vectors<T>(std::max<int64_t>(0, mine.end - mine.begin), [&](int64_t i, int n) {
+            const int64_t row = mine.begin + i;
+            for (int64_t k = 0; k < s_.f; ++k) {
+                Vec<T> total{};
+                for (int64_t slice = 0; slice < slices_; ++slice) total += load_upto(sums_ + (slice * s_.f + k) * rows_ + row, n);
+                for (int lane = 0; lane < n; ++lane) result_[(row + lane) * s_.f + k] = total[lane];
+            }
+        });
+        team.barrier();
+    }
+
     // Adds the slices, and stores the gradient or updates the parameter with it.
-    void finish(Team& team, int64_t count, T* sums, const tilefuse_parameter& parameter, void* gradient) const {
+    void finish(Team& team, int64_t count, int64_t slices, T* sums, const tilefuse_parameter& parameter, void* gradient) const {
         const Range mine = team.range(count, lanes<T>);
         if (mine.begin >= mine.end) return;
         T* const to = args_.rule ? sums : static_cast<T*>(gradient);
         for_vectors<T>(mine.end - mine.begin, [&](int64_t i, int n) {
             Vec<T> total = load_upto(sums + mine.begin + i, n);
-            for (int64_t slice = 1; slice < slices_; ++slice) total += load_upto(sums + slice * count + mine.begin + i, n);
+            for (int64_t slice = 1; slice < slices; ++slice) total += load_upto(sums + slice * count + mine.begin + i, n);
             store_upto(to + mine.begin + i, total, n);
         });
         if (args_.rule) Update<T>(*args_.rule, parameter)(mine.begin, sums + mine.begin, mine.end - mine.begin);
@@ -377,17 +497,21 @@ private:
     const int64_t groups_, inputs_, outputs_;
     const Images<E> x_, dy_;
     Reader<E> reader_;
+    const bool turned_;  // output channels are the rows of tiles, and of sums
+    const int64_t columns_unit_;
     const Parts panels_of_;
-    bool winograd_;
+    bool winograd_, packs_;
     int64_t rows_;  // of sums: of each tap, or point, and input channel
     int64_t slices_;
     Blocks blocks_;
     Tap* taps_;  // of rows, then of columns
     Segment* segments_;
     int64_t* at_;
-    E *panel_, *copy_;
+    int64_t panels_together_ = 1;
+    int64_t* strip_at_;  // of each pixel
+    E *panel_, *copy_, *strips_;
     int* spoiled_;  // shared: whether sums of points are not finite
-    T *lines_, *points_, *gradients_, *zeros_, *sums_, *bias_sums_;
+    T *lines_, *points_, *gradients_, *zeros_, *sums_, *result_, *bias_sums_;
 };
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

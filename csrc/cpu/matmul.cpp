@@ -30,6 +30,10 @@ namespace {
 constexpr bool wide = TILEFUSE_VECTOR_BYTES == 64;
 constexpr int64_t k_block = wide ? 384 : 256;
 constexpr int64_t k_block_of_sums = 256;  // where members take blocks: an even number of them for 784 inputs
+// Where columns of A are read as they lie, a panel has to come from L1 for all of vectors of 64 bytes. (Cascade Lake, A
+// transposed, 256 x 64 with k = 25088, 96 x 256 and 200 x 200 with k = 6272: 58, 72 and 82 GFLOP/s with 384, 90, 86 and 101
+// with 96; 90 of the first with 160.)
+constexpr int64_t k_block_of_columns = wide ? 96 : k_block;
 constexpr int64_t l1_bytes = 16 * 1024;
 constexpr int64_t l2_bytes = 192 * 1024;
 constexpr int64_t group_bytes = wide ? 288 * 1024 : l1_bytes;
@@ -44,9 +48,21 @@ struct Blocking {
     int64_t k, rows, columns;  // columns: of B packed at a time, whole panels
 };
 
+// Columns that are a multiple of 2 KB apart share a few sets of the cache.
+template <class T> bool far_apart(int64_t stride) { return stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0; }
+
+// Packing a strip of A costs about as much as a panel that passes it: it pays for so many panels. Rows of A are nearly as
+// good as strips, columns of A are not. (Zen 3, 128 x 128 x 128: 83 GFLOP/s with strips, 90 with rows; 192 and 256 are the
+// same either way.)
+template <class T> int64_t panels_worth_strips(const tilefuse_matmul_args& args) {
+    return far_apart<T>(args.a_col_stride) ? 2 : args.a_col_stride == 1 ? 12 : 8;
+}
+
 template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     // A fused update needs the whole sum at once, since partial sums have no place in C.
-    const int64_t most = args.split == TILEFUSE_SPLIT_SUM ? k_block_of_sums : k_block;
+    const bool columns_lie = args.a_row_stride == 1 && args.a_col_stride != 1 &&
+                             args.n < panels_worth_strips<T>(args) * panel_columns<T>;
+    const int64_t most = args.split == TILEFUSE_SPLIT_SUM ? k_block_of_sums : columns_lie ? k_block_of_columns : k_block;
     const int64_t blocks = args.epilogue.rule != nullptr ? 1 : (args.k + most - 1) / most;
     const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);
     const int64_t size = k * static_cast<int64_t>(sizeof(T)), rows = std::max<int64_t>(most_rows, l2_bytes / size);
@@ -103,28 +119,23 @@ private:
     int64_t panel_at(int64_t panel) const { return panels_of_.begin(panel) * lanes<T>; }
     bool packed(int64_t panel) const { return pack_all_ || panel_at(panel + 1) > width_; }
 
-    // Packing a panel costs about as much as a strip that passes it, and packing a strip as much as a panel. It pays
-    // when many do, unless all of B's block lies together in L1 anyway; strips only together with panels. Rows of A are
-    // nearly as good as strips, columns of A are not. (Zen 3, 128 x 128 x 128: 83 GFLOP/s with strips, 90 with rows; 192
-    // and 256 are the same either way.) (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed for
-    // 32 rows, the same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) Rows of B that are a multiple of 2 KB apart
-    // share a few sets of the cache, and few strips are enough. (1024 x 1024, 32 rows: 34 unpacked, 70 packed.) The last
-    // panel is padded with zeros to whole vectors.
+    // Packing a panel costs about as much as a strip that passes it. It pays when many do, unless all of B's block lies
+    // together in L1 anyway; strips only together with panels. (Zen 3, 784 x 64 and 784 x 128: 86 GFLOP/s unpacked, 74 packed
+    // for 32 rows, the same for 128; 784 x 512, 128 rows: 73 unpacked, 83 packed.) Where rows of B are far apart few strips
+    // are enough. (1024 x 1024, 32 rows: 34 unpacked, 70 packed.) The last panel is padded with zeros to whole vectors.
     void pack_b(int64_t height) {
         const bool lies_together = k_ * args_.b_row_stride * static_cast<int64_t>(sizeof(T)) <= l1_bytes;
         const bool many_strips = height > 8 * tile_rows_;
         const bool rounds = args_.precision == TILEFUSE_PRECISION_BFLOAT16;
         const bool any_strides = (args_.a_col_stride != 1 && args_.a_row_stride != 1) || rounds;
-        const auto far_apart = [](int64_t stride) { return stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0; };
-        const int64_t few_panels = far_apart(args_.a_col_stride) ? 2 : args_.a_col_stride == 1 ? 12 : 8;
         const bool stays = wide && args_.a_col_stride == 1;  // see k_block
-        pack_a_ = any_strides || (many_strips && panels_of_.count >= few_panels && !stays);
+        pack_a_ = any_strides || (many_strips && panels_of_.count >= panels_worth_strips<T>(args_) && !stays);
         pack_all_ = pack_a_ || args_.b_col_stride != 1 || (many_strips && !lies_together) ||
-                    (height > 4 * tile_rows_ && far_apart(args_.b_row_stride) && !lies_together);
+                    (height > 4 * tile_rows_ && far_apart<T>(args_.b_row_stride) && !lies_together);
         const bool padded = panel_at(panels_of_.count) > width_;
         const int64_t whole = args_.b_col_stride != 1 ? 0 : panels_of_.count - padded;
         for (int64_t first = 0; pack_all_ && first < whole; first += 4) {
-            pack_panels(k_, panels_of_, first, std::min(whole, first + 4), b_ + columns_.begin, args_.b_row_stride, panels_);
+            pack_panels(k_, panels_of_, first, std::min(whole, first + 4), b_ + columns_.begin, args_.b_row_stride, panels_, k_, 0);
         }
         for (int64_t panel = whole; panel < panels_of_.count; ++panel) {
             const int64_t begin = panel_at(panel), end = panel_at(panel + 1);

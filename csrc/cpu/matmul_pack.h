@@ -53,9 +53,11 @@ void pack_panel(int64_t k, int64_t valid, int64_t columns, const T* b, int64_t r
 }
 
 // The same for panels side by side, all of whose columns contiguous rows of B have: copies a few rows of B panel by panel,
-// and asks for the next few to come. (Zen 3, GFLOP/s of 128 x 128 x 128: 81 when each row goes to all panels, 92 so.)
+// and asks for the next few to come. (Zen 3, GFLOP/s of 128 x 128 x 128: 81 when each row goes to all panels, 92 so.) The rows
+// are k of the panels' `depth`, from `at` on.
 template <class T>
-void pack_panels(int64_t k, const Parts& panels, int64_t first, int64_t past, const T* b, int64_t row_stride, T* packed) {
+void pack_panels(int64_t k, const Parts& panels, int64_t first, int64_t past, const T* b, int64_t row_stride, T* packed,
+                 int64_t depth, int64_t at) {
     constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
     const int64_t left = panels.begin(first) * lanes<T>, right = panels.begin(past) * lanes<T>;
     for (int64_t p = 0; p < k; p += rows_packed) {
@@ -65,7 +67,7 @@ void pack_panels(int64_t k, const Parts& panels, int64_t first, int64_t past, co
         for (int64_t panel = first; panel < past; ++panel) {
             const int64_t begin = panels.begin(panel), width = (panels.begin(panel + 1) - begin) * lanes<T>;
             const T* from = b + begin * lanes<T> + p * row_stride;
-            T* to = packed + begin * lanes<T> * k + p * width;
+            T* to = packed + begin * lanes<T> * depth + (at + p) * width;
             for (int64_t q = p; q < end; ++q, from += row_stride, to += width) {
                 if (width == panel_columns<T>) {
 #pragma GCC unroll 4

@@ -114,6 +114,15 @@ def test_depthwise_of_many_taps(ops, kernel, strides, dilation):
         ((1, 14, 14, 520), (3, 3), 16, {"strides": 2, "padding": "same"}),
         ((40, 3, 3, 5), (3, 3), 7, {"padding": "same"}),
         ((1, 1, 300, 4), (1, 9), 4, {}),
+        # many filters, whose gradient takes strips of x
+        ((1, 19, 16, 20), (3, 3), 230, {"strides": 2, "padding": "same"}),
+        ((3, 12, 11, 18), (3, 2), 420, {"dilation": 2, "padding": 3, "groups": 2}),
+        ((30, 9, 9, 24), (1, 1), 200, {"strides": 2}),
+        # few filters, whose gradient is turned round
+        ((2, 22, 21, 70), (4, 4), 2, {"dilation": 2}),
+        ((3, 12, 11, 92), (4, 4), 28, {"padding": 2, "groups": 4}),
+        ((2, 10, 8, 30), (6, 6), 23, {"padding": 3}),
+        ((1, 9, 20, 101), (2, 3), 1, {"strides": 3}),
     ],
     ids=str,
 )
@@ -252,7 +261,13 @@ def unpooled(dy, argmax, shape, window):
 
 
 WINDOWS = [(2, 2), (3, 2), (1, 4), (5, 5), (11, 2)]
-POOLED = [((3, 12, 11, 3), 10), ((1, 10, 16, 17), 32), ((2, 26, 26, 1), 33)]
+POOLED = [
+    ((3, 12, 11, 3), 10),
+    ((1, 10, 16, 17), 32),
+    ((2, 26, 26, 1), 33),
+    ((2, 12, 13, 40), 5),
+    ((1, 12, 13, 6), 230),
+]
 
 
 def check_max_pooling(window, dtype, precision="float32", layers=POOLED, **how):
@@ -316,9 +331,9 @@ def test_pooling_lets_nan_through(device):
 @pytest.mark.parametrize(
     "how", [{}, {"strides": 2, "padding": "same"}, {"groups": 4}, {"groups": 32}], ids=str
 )
-@pytest.mark.parametrize("c", [32, 64])
-def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how, c):
-    x, w, b, dy = arrays(normal, (9, 17, 15, c), (3, 3), c, np.float32, **how)
+@pytest.mark.parametrize(("c", "f"), [(32, 32), (64, 64), (64, 32), (32, 320)])
+def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how, c, f):
+    x, w, b, dy = arrays(normal, (9, 17, 15, c), (3, 3), f, np.float32, **how)
     results = []
     for threads in (1, 2, 3, 5):
         set_num_threads(threads)
@@ -386,6 +401,8 @@ def test_infinity_and_nan_stay_in_their_windows(ops, c, f):
         ((2, 11, 10, 24), (3, 3), 36, {"padding": "same", "strides": (3, 2), "groups": 3}),
         ((3, 8, 9, 16), (3, 3), 16, {"groups": 16}),
         ((1, 2, 3, 64), (2, 2), 64, {}),
+        ((3, 9, 10, 13), (3, 3), 230, {"padding": "same", "strides": 2}),
+        ((3, 9, 10, 70), (3, 3), 3, {"padding": "same"}),
         # on GPUs in the largest tiles: forward, dx, and dw
         ((4, 56, 60, 8), (1, 1), 128, {}),
         ((4, 56, 60, 128), (1, 1), 8, {}),
