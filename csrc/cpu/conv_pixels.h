@@ -79,8 +79,10 @@ public:
         const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, written, int64_t{1}});
         constexpr int64_t size = sizeof(T);
         most_ = std::clamp<int64_t>(image_bytes / (numbers * size), 4 * most_pixels, 1024);
-        if (!depthwise_ && d.channels() * inputs_ * taps_count_ * size > weights_bytes)
-            most_ = std::max(most_, image_bytes / (std::min(depth_most, inputs_ * kernel_w_) * size));
+        if (!depthwise_ && d.channels() * inputs_ * taps_count_ * size > weights_bytes) {
+            const int64_t read = std::max(std::min(depth_most, inputs_ * taps_count_), pools() ? d.channels() : 0);
+            most_ = std::clamp<int64_t>(image_bytes / (read * size), most_, 1024);
+        }
         const Reach h = reach(d.step_h, d.stride_h, d.in.h, d.out_h, d.shape.kernel_h, d.shape.dilation_h, d.shape.pad_top);
         const Reach w = reach(d.step_w, d.stride_w, d.in.w, d.out_w, d.shape.kernel_w, d.shape.dilation_w, d.shape.pad_left);
         across_ = mostly_outside(h, w);
@@ -201,7 +203,7 @@ private:
                 return;
             }
         }
-        constexpr int64_t together = 4;  // panels
+        const int64_t together = d_.groups * panels_of_.count * taps_count_ < 8 * team.size ? 1 : 4;  // panels
         const int64_t parts = (panels_of_.count + together - 1) / together;
         const Range mine = team.range(d_.groups * parts * taps_count_);
         for (int64_t unit = mine.begin; unit < mine.end; ++unit) {
@@ -367,7 +369,7 @@ private:
         PixelTile<E> t;
         t.a = a;
         const Segment *segment = segments_, *const end = segments_ + segments;
-        do {
+        while (segment != end) {
             t.segments = segment;
             int64_t deep = 0;
             while (segment != end && (deep == 0 || deep + segment->length <= depth_most)) deep += (segment++)->length;
@@ -387,7 +389,7 @@ private:
                     conv_tiles<E>.of_pixels[vectors - 1][strips.begin(strip + 1) - first - 1](t);
                 }
             }
-        } while (segment != end);
+        }
     }
 
     // Windows of 2 x 2 pixels, some at a time, by their points.

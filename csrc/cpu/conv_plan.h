@@ -28,7 +28,7 @@ template <class T> bool may_transform(tilefuse_precision precision) {
 // Blocks: an image's part that a block of pixels reads stays in L2, and a panel of weights, so many rows deep, in L1.
 constexpr int64_t image_bytes = 384 * 1024;
 constexpr int64_t depth_most = 384;
-// Weights of more bytes than these come from L3 for every block: then a block is larger, so that what it reads of a row of taps
+// Weights of more bytes than these come from L3 for every block: then a block is larger, so that what it reads at a time
 // fills so much of L2. (Cascade Lake, 4 x 14 x 14 x 512, 512 filters of 3 x 3 with strides of 2: 18.4 ms with 28 pixels, 13.4 so.)
 constexpr int64_t weights_bytes = 512 * 1024;
 

@@ -199,8 +199,9 @@ private:
                     if constexpr (!is_pair<E>)
                         if (depthwise_) return add_rows(block, h, rows, w, cols, panels, view, sums, bias_sums);
                     const int64_t pixels = make_table(block, rows.pixels, cols.pixels, view);
-                    const int64_t segments = make_segments(rows, h, cols, w, view.row_pitch, s_.c, inputs_, s_.kernel_w,
-                                                           std::numeric_limits<int64_t>::max(), segments_);
+                    const int64_t most = turned_ ? segment_length() : std::numeric_limits<int64_t>::max();
+                    const int64_t segments =
+                        make_segments(rows, h, cols, w, view.row_pitch, s_.c, inputs_, s_.kernel_w, most, segments_);
                     for (Range some = {panels.begin, panels.begin}; some.begin < panels.end; some.begin = some.end) {
                         some.end = past_alike(some.begin, panels.end);
                         for (int64_t number = some.begin; number < some.end; ++number) {

@@ -61,7 +61,8 @@ template <class T> int64_t panels_worth_strips(const tilefuse_matmul_args& args)
 template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     // A fused update needs the whole sum at once, since partial sums have no place in C.
     const bool columns_lie = args.a_row_stride == 1 && args.a_col_stride != 1 &&
-                             args.n < panels_worth_strips<T>(args) * panel_columns<T>;
+                             args.precision != TILEFUSE_PRECISION_BFLOAT16 &&
+                             whole_panels<T>(args.n) < panels_worth_strips<T>(args) * panel_columns<T>;
     const int64_t most = args.split == TILEFUSE_SPLIT_SUM ? k_block_of_sums : columns_lie ? k_block_of_columns : k_block;
     const int64_t blocks = args.epilogue.rule != nullptr ? 1 : (args.k + most - 1) / most;
     const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);

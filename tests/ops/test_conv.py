@@ -123,6 +123,10 @@ def test_depthwise_of_many_taps(ops, kernel, strides, dilation):
         ((3, 12, 11, 92), (4, 4), 28, {"padding": 2, "groups": 4}),
         ((2, 10, 8, 30), (6, 6), 23, {"padding": 3}),
         ((1, 9, 20, 101), (2, 3), 1, {"strides": 3}),
+        # rows of taps that lie together
+        *(((8, 30, 1, c), (4, 1), 12, {}) for c in (4, 8, 16)),
+        *(((3, 9, c, 2), (4, c), 12, {}) for c in (2, 4, 8)),
+        ((8, 4, 4, 2), (4, 4), 12, {}),
     ],
     ids=str,
 )
