@@ -223,7 +223,7 @@ def test_a_step_opens_one_parallel_region(set_num_threads: Callable[[int], None]
         program.train_step(x, y)
         opened.append(_core.counters()["parallel_regions"] - before)
     assert opened[0] == 1
-    assert max(opened) == 1, "a later step may try a team of one member, which opens none"
+    assert max(opened) == 1  # a later step may try a team of one member, which opens none
 
 
 COUNTER = r"""
