@@ -1,9 +1,13 @@
 #include "cpu/team.h"
 
+#include <linux/futex.h>
 #include <omp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -114,14 +118,28 @@ void watch_for_fork() {
 
 constexpr size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// Returns when woken, when the word is no longer `value`, and after 20 ms at the latest: a wake-up that gets lost costs
+// these and no more. (Seen on two virtual machines: std::atomic's wait slept for ever after its notify_all, until a debugger
+// looked at the process.)
+void sleep_while(const std::atomic<uint32_t>& word, uint32_t value) {
+    constexpr timespec longest{.tv_sec = 0, .tv_nsec = 20'000'000};
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, &longest, nullptr, 0);
+}
+
+void wake_all(const std::atomic<uint32_t>& word) {
+    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
 }  // namespace
 
 void Barrier::wait(int size) {
     const uint32_t phase = phase_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size)) {
         arrived_.store(0, std::memory_order_relaxed);
-        phase_.store(phase + 1, std::memory_order_release);
-        phase_.notify_all();  // no system call where nobody sleeps
+        // Whoever goes to sleep is counted first and looks at the phase then, and here it is the other way round, all in
+        // one order: one of the two sees the other.
+        phase_.store(phase + 1, std::memory_order_seq_cst);
+        if (sleepers_.load(std::memory_order_seq_cst) > 0) wake_all(phase_);
         return;
     }
     // 2000 pauses are some 25 to 90 microseconds: more than a stage of a small network differs between members. After
@@ -130,7 +148,9 @@ void Barrier::wait(int size) {
         if (phase_.load(std::memory_order_acquire) != phase) return;
         pause();
     }
-    phase_.wait(phase, std::memory_order_acquire);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    while (phase_.load(std::memory_order_seq_cst) == phase) sleep_while(phase_, phase);
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 size_t team_memory(int threads, const Cost& cost) {

@@ -22,7 +22,7 @@ public:
     void wait(int size);
 
 private:
-    alignas(64) std::atomic<uint32_t> arrived_{0};
+    alignas(64) std::atomic<uint32_t> arrived_{0}, sleepers_{0};
     alignas(64) std::atomic<uint32_t> phase_{0};
 };
 
