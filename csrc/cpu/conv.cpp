@@ -1,10 +1,11 @@
 // Convolution and its gradients, without an im2col: products (matmul_tile.h says how) whose operand A is the images
 // themselves, found through tables (conv_plan.h), or copies of what a block of them reads. Forward and the gradient at x are in
-// conv_pixels.h, the gradient at w in conv_weights.h; those of one tap are conv_product.h's. Their elements are numbers, or
+// conv_pixels.h, the gradient at w in conv_weights.h; those of one tap are conv_product.h's, tiny ones conv_small.h's. Their elements are numbers, or
 // pairs of bfloat16 numbers where there is an instruction for such.
 #include "common/dtype.h"
 #include "cpu/conv_pixels.h"
 #include "cpu/conv_product.h"
+#include "cpu/conv_small.h"
 #include "cpu/conv_weights.h"
 #include "cpu/kernels.h"
 
@@ -41,6 +42,7 @@ template <class Args> Cost convolution_cost(const Args& args) {
     if (is_product(args)) return product_cost(args);
     Cost cost;
     cost.work = operations(args.shape);
+    if (is_small(args)) return cost;
     by_element(args, [&](auto zero) {
         using E = decltype(zero);
         const Convolution<E> c(direction<E>(args), nullptr, nullptr);
@@ -48,6 +50,10 @@ template <class Args> Cost convolution_cost(const Args& args) {
         cost.shared = c.shared_size;
     });
     return cost;
+}
+
+template <class Args> void run_small(Team& team, const Args& args) {
+    if (team.rank == 0) by_dtype(args.dtype, [&](auto zero) { convolve_small<decltype(zero)>(args); });
 }
 
 template <class T> void zero_gradients(Team& team, const tilefuse_conv2d_backward_weights_args& args) {
@@ -61,17 +67,20 @@ template <class T> void zero_gradients(Team& team, const tilefuse_conv2d_backwar
 
 void conv2d(Team& team, const tilefuse_conv2d_args& args) {
     if (is_product(args)) return multiply_product(team, args);
+    if (is_small(args)) return run_small(team, args);
     by_element(args, [&](auto zero) { convolve<decltype(zero)>(team, args); });
 }
 Cost conv2d_cost(const tilefuse_conv2d_args& args) { return convolution_cost(args); }
 
 void conv2d_backward_data(Team& team, const tilefuse_conv2d_backward_data_args& args) {
     if (is_product(args)) return multiply_product(team, args);
+    if (is_small(args)) return run_small(team, args);
     by_element(args, [&](auto zero) { convolve<decltype(zero)>(team, args); });
 }
 Cost conv2d_backward_data_cost(const tilefuse_conv2d_backward_data_args& args) { return convolution_cost(args); }
 
 void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_args& args) {
+    if (is_small(args)) return run_small(team, args);
     by_element(args, [&](auto zero) {
         using E = decltype(zero);
         const tilefuse_conv2d_shape& s = args.shape;
@@ -83,7 +92,7 @@ void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_
 Cost conv2d_backward_weights_cost(const tilefuse_conv2d_backward_weights_args& args) {
     Cost cost;
     cost.work = operations(args.shape);
-    if (pixels_of(args.shape) == 0) return cost;
+    if (pixels_of(args.shape) == 0 || is_small(args)) return cost;
     by_element(args, [&](auto zero) {
         if (is_product(args)) {
             cost = product_cost<Sum<decltype(zero)>>(args);

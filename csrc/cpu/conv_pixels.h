@@ -73,7 +73,7 @@ public:
     // Cuts the work; with memory, prepares it.
     Convolution(const Direction<E>& d, void* scratch, void* shared)
         : d_(d), depthwise_(depthwise(d.shape)), inputs_(depthwise_ ? 1 : d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
-          taps_count_(taps_of(d.shape)), panels_of_((d.outputs + lanes<T> - 1) / lanes<T>, max_vectors) {
+          taps_count_(taps_of(d.shape)), panels_of_(vectors_of<T>(d.outputs), max_vectors) {
         // (With steps, what is written is passed once for each remainder.)
         const int64_t written = pools() || d.step_h * d.step_w > 1 ? d.channels() * d.step_h * d.step_w : 0;
         const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, written, int64_t{1}});
@@ -144,7 +144,7 @@ private:
                                 d_.outputs, 56, 40, 60, 1);
     }
 
-    int64_t depthwise_pitch() const { return (d_.groups + lanes<T> - 1) / lanes<T> * lanes<T>; }
+    int64_t depthwise_pitch() const { return vectors_of<T>(d_.groups) * lanes<T>; }
     int64_t grid_w() const { return (d_.out_w + d_.step_w - 1) / d_.step_w; }
     Blocks make_blocks(int members) const {
         const int64_t grid_h = (d_.out_h + d_.step_h - 1) / d_.step_h, grain = pools() ? d_.pool.height : winograd() ? 2 : 1;

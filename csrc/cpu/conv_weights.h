@@ -1,8 +1,8 @@
 // The gradient of a convolution at its weights: a tile is a few input channels of a tap by a panel of output channels, and
 // adds up pixel by pixel; or, turned round, a few output channels by a panel of input channels, where that fills vectors
-// better. The pixels are cut into slices, whose number depends on the shape alone, and the slices are added
-// in their order: the bits don't depend on the number of threads. Or windows of pixels are transformed, and their products
-// added up point by point (conv_winograd.h).
+// better. The pixels are cut into slices, whose number depends on the shape alone, and the slices are added in their order: the
+// bits don't depend on the number of threads. Or windows of pixels are transformed, and their products added up point by
+// point (conv_winograd.h).
 #pragma once
 
 #include "cpu/conv_depthwise.h"
@@ -111,20 +111,19 @@ private:
     struct Columns {
         int64_t group, first, valid;
         int64_t pitch;
-        int vectors() const { return static_cast<int>((pitch + lanes<T> - 1) / lanes<T>); }
+        int vectors() const { return static_cast<int>(vectors_of<T>(pitch)); }
     };
 
     // Input channels of a tap, or of a row of taps, where they lie together.
     int64_t segment_length() const { return inputs_ * (groups_ == 1 && s_.dilation_w == 1 ? s_.kernel_w : 1); }
-    static int64_t vectors_of(int64_t columns) { return (columns + lanes<T> - 1) / lanes<T>; }
     static int rows_of(int64_t columns) {
-        return max_rows(static_cast<int>(std::clamp<int64_t>(vectors_of(columns), 1, max_vectors)));
+        return max_rows(static_cast<int>(std::clamp<int64_t>(vectors_of<T>(columns), 1, max_vectors)));
     }
     // Multiply-adds of vectors for rows x columns of sums, or as many as a tile takes at least: it waits for its results.
     static double work_of(int64_t rows, int64_t columns) {
-        const Parts panels(vectors_of(columns), max_vectors), strips(rows, rows_of(columns));
+        const Parts panels(vectors_of<T>(columns), max_vectors), strips(rows, rows_of(columns));
         constexpr double of_tile = 8;
-        return std::max(product(rows, vectors_of(columns)), of_tile * product(panels.count, strips.count));
+        return std::max(product(rows, vectors_of<T>(columns)), of_tile * product(panels.count, strips.count));
     }
     // (Cascade Lake, 10 x 39 x 36 x 176, 2 filters of 4 x 4: 16.9 ms, 4.0 turned; 45 x 48 x 14 x 92, 28 filters in 4 groups: 28
     // and 14.6; 42 x 10 x 8 x 120, 23 filters of 6 x 6: 15.9 and 10.8.)
@@ -371,7 +370,7 @@ private:
     }
 
     void add_turned(int64_t pixels, const Segment& segment, Range numbers, const E* x, T* sums) const {
-        const Parts parts((segment.length + lanes<T> - 1) / lanes<T>, max_vectors);
+        const Parts parts(vectors_of<T>(segment.length), max_vectors);
         WeightTile<E> t;
         t.x_at = at_;
         t.pixels = pixels;

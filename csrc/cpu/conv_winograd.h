@@ -31,7 +31,7 @@ template <class T>
 bool winograd_pays(const tilefuse_conv2d_shape& s, double windows, double inside, int64_t inputs, int64_t outputs,
                    double of_input, double of_output, double window, double passes) {
     constexpr double step = 2 * lanes<T>, sure = 0.9;
-    const double columns = static_cast<double>((outputs + lanes<T> - 1) / lanes<T> * lanes<T>),
+    const double columns = static_cast<double>(vectors_of<T>(outputs) * lanes<T>),
                  channels = static_cast<double>(inputs) * columns;
     const double points = winograd_points * channels / lanes<T>;
     const double each = winograd_points * channels / step + of_input * static_cast<double>(inputs) / lanes<T> +

@@ -64,11 +64,14 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
                              args.precision != TILEFUSE_PRECISION_BFLOAT16 &&
                              whole_panels<T>(args.n) < panels_worth_strips<T>(args) * panel_columns<T>;
     const int64_t most = args.split == TILEFUSE_SPLIT_SUM ? k_block_of_sums : columns_lie ? k_block_of_columns : k_block;
-    const int64_t blocks = args.epilogue.rule != nullptr ? 1 : (args.k + most - 1) / most;
+    const int64_t blocks = args.epilogue.rule != nullptr || args.k <= most ? 1 : (args.k + most - 1) / most;
     const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);
-    const int64_t size = k * static_cast<int64_t>(sizeof(T)), rows = std::max<int64_t>(most_rows, l2_bytes / size);
+    const int64_t size = k * static_cast<int64_t>(sizeof(T)), columns = whole_panels<T>(args.n);
+    // What fits as a whole needs no divisions: they would take as long as a tiny product.
+    if (args.m * size <= l2_bytes && columns * size <= packed_bytes) return {k, std::max<int64_t>(most_rows, args.m), columns};
+    const int64_t rows = std::max<int64_t>(most_rows, l2_bytes / size);
     const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : packed_bytes;
-    return {k, rows, std::min(whole_panels<T>(args.n), std::max<int64_t>(1, bytes / size / panel_columns<T>) * panel_columns<T>)};
+    return {k, rows, std::min(columns, std::max<int64_t>(1, bytes / size / panel_columns<T>) * panel_columns<T>)};
 }
 
 // ---- one member's rectangle of one product --------------------------------------------------------------------------
@@ -114,7 +117,7 @@ private:
     // Panels of nearly equal width, so that none has too few accumulators.
     void divide_columns() {
         width_ = columns_.end - columns_.begin;
-        panels_of_ = Parts((width_ + lanes<T> - 1) / lanes<T>, max_vectors);
+        panels_of_ = Parts(vectors_of<T>(width_), max_vectors);
         tile_rows_ = max_rows(static_cast<int>(panels_of_.largest()));
     }
     int64_t panel_at(int64_t panel) const { return panels_of_.begin(panel) * lanes<T>; }
@@ -228,7 +231,7 @@ template <class T> Grid choose_grid(const tilefuse_matmul_args& args, int size) 
         if (size % columns != 0) continue;
         const int rows = size / columns;
         const double height = static_cast<double>((args.m + rows - 1) / rows);
-        const int64_t vectors = (args.n + lanes<T> - 1) / lanes<T>;
+        const int64_t vectors = vectors_of<T>(args.n);
         const double width = static_cast<double>((vectors + columns - 1) / columns * lanes<T>);
         const double cost = height * width + 8 * width + height;
         if (columns == 1 || cost < best_cost) {
@@ -321,10 +324,12 @@ template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) 
     const Range mine = whole ? team.range(products) : Range{0, products};
     const Grid grid = whole ? Grid{1, 1} : choose_grid<T>(args, team.size);
     const int row_rank = whole ? 0 : team.rank / grid.columns, column_rank = whole ? 0 : team.rank % grid.columns;
-    const int64_t vectors = (args.n + lanes<T> - 1) / lanes<T>;
-    const Range rows = {args.m * row_rank / grid.rows, args.m * (row_rank + 1) / grid.rows};
-    const Range columns = {std::min(args.n, vectors * column_rank / grid.columns * lanes<T>),
-                           std::min(args.n, vectors * (column_rank + 1) / grid.columns * lanes<T>)};
+    const int64_t vectors = vectors_of<T>(args.n);
+    Range rows{0, args.m}, columns{0, args.n};
+    if (grid.rows > 1) rows = {args.m * row_rank / grid.rows, args.m * (row_rank + 1) / grid.rows};
+    if (grid.columns > 1)
+        columns = {std::min(args.n, vectors * column_rank / grid.columns * lanes<T>),
+                   std::min(args.n, vectors * (column_rank + 1) / grid.columns * lanes<T>)};
 
     Product<T> product(args, team.scratch<T>());
     for_products(args, mine, [&](int64_t a, int64_t b, int64_t c) {

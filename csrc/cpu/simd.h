@@ -32,6 +32,8 @@ template <class T> using Vec = typename VectorOf<T>::type;
 
 template <class T> inline constexpr int lanes = TILEFUSE_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
+template <class T> constexpr int64_t vectors_of(int64_t numbers) { return (numbers + lanes<T> - 1) / lanes<T>; }
+
 template <class T> inline Vec<T> splat(T x) { return x - Vec<T>{}; }  // x - 0 keeps -0, infinities and NaN
 
 template <class T> inline Vec<T> load(const T* p) {

@@ -134,6 +134,16 @@ def test_integers_are_exact_in_layers_of_networks(ops, shape, kernel, f, how, dt
     check_integers(ops, shape, kernel, f, dtype, **how)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", [(1, 2), (2, 2), (3, 3), (5, 4)])
+@pytest.mark.parametrize("strides", [1, 2, (3, 1)])
+@pytest.mark.parametrize(("c", "f", "groups"), [(1, 2, 1), (2, 1, 1), (2, 2, 2), (2, 4, 2), (1, 19, 1)])
+def test_tiny(ops, kernel, strides, c, f, groups, dtype):
+    for n, dilation, padding in itertools.product((1, 2), (1, 2), ("valid", "same", ((2, 0), (1, 3)))):
+        how = {"strides": strides, "dilation": dilation, "padding": padding, "groups": groups}
+        check_integers(ops, (n, 3, 4, c), kernel, f, dtype, **how)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(ops, layout):
     check_integers(ops, (2, 6, 7, 5), (3, 2), 9, layout=layout)

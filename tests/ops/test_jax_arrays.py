@@ -81,5 +81,6 @@ def test_inside_of_transforms() -> None:
 
 def test_no_memory_but_the_result_s() -> None:
     x = jax.numpy.ones((4096, 4096)).block_until_ready()
-    ops.relu(x)
+    kept = ops.relu(x)  # JAX gives memory back when it likes: it would be missing from the growth
     assert 0.9 < growth(lambda: ops.relu(x)) / x.nbytes < 1.1
+    del kept
