@@ -11,8 +11,11 @@ namespace tilefuse::inline TILEFUSE_ISA {
 // 0.9, 1.9 and 0.9; 288 3.0 and 1.8, 5.8 and 1.7, 2.4 and 1.4; 576 3.1 and 1.2, 5.1 and 2.1, 2.0 and 2.1.)
 constexpr double small_most = 512;
 
+// Channels of a group. (To divide takes as long as ten multiply-adds.)
+inline int64_t of_group(int64_t channels, int64_t groups) { return groups > 1 ? channels / groups : channels; }
+
 inline bool is_small(const tilefuse_conv2d_shape& s) {
-    const double of_pixel = product(s.f, taps_of(s)) * static_cast<double>(s.c / std::max<int64_t>(1, s.groups));
+    const double of_pixel = product(s.f, taps_of(s)) * static_cast<double>(of_group(s.c, s.groups));
     return s.c > 0 && s.f > 0 && product(s.n * s.out_h, s.out_w) * of_pixel <= small_most &&
            product(s.n * s.h, s.w) * static_cast<double>(s.c) <= 16 * small_most;
 }
@@ -42,7 +45,7 @@ template <class Body> void for_pixels_at(const tilefuse_conv2d_shape& s, int64_t
 
 template <class T> void convolve_small(const tilefuse_conv2d_args& args) {
     const tilefuse_conv2d_shape s = planned(args.shape);
-    const int64_t inputs = s.c / s.groups, outputs = s.f / s.groups;
+    const int64_t inputs = of_group(s.c, s.groups), outputs = of_group(s.f, s.groups);
     const T *const x = static_cast<const T*>(args.x), *const w = static_cast<const T*>(args.w);
     T* y = static_cast<T*>(args.y);
     for (int64_t n = 0; n < s.n; ++n)
@@ -63,15 +66,16 @@ template <class T> void convolve_small(const tilefuse_conv2d_args& args) {
 
 // body(row and column of a tap, group, input channel of the group): the weights of the group's filters there lie together.
 template <class Body> void for_weights_of(const tilefuse_conv2d_shape& s, const Body& body) {
+    const int64_t inputs = of_group(s.c, s.groups);
     for (int64_t p = 0; p < s.kernel_h; ++p)
         for (int64_t q = 0; q < s.kernel_w; ++q)
             for (int64_t group = 0; group < s.groups; ++group)
-                for (int64_t a = 0; a < s.c / s.groups; ++a) body(p, q, group, a);
+                for (int64_t a = 0; a < inputs; ++a) body(p, q, group, a);
 }
 
 template <class T> void convolve_small(const tilefuse_conv2d_backward_data_args& args) {
     const tilefuse_conv2d_shape s = planned(args.shape);
-    const int64_t inputs = s.c / s.groups, outputs = s.f / s.groups;
+    const int64_t inputs = of_group(s.c, s.groups), outputs = of_group(s.f, s.groups);
     T* const dx = static_cast<T*>(args.dx);
     fill_zeros(dx, s.n * s.h * s.w * s.c);
     for_weights_of(s, [&](int64_t p, int64_t q, int64_t group, int64_t a) {
@@ -89,7 +93,7 @@ template <class T> void convolve_small(const tilefuse_conv2d_backward_data_args&
 
 template <class T> void convolve_small(const tilefuse_conv2d_backward_weights_args& args) {
     const tilefuse_conv2d_shape s = planned(args.shape);
-    const int64_t inputs = s.c / s.groups, outputs = s.f / s.groups, pixels = s.n * s.out_h * s.out_w;
+    const int64_t inputs = of_group(s.c, s.groups), outputs = of_group(s.f, s.groups), pixels = s.n * s.out_h * s.out_w;
     T *const dw = static_cast<T*>(args.dw), *const db = static_cast<T*>(args.db);
     for_weights_of(s, [&](int64_t p, int64_t q, int64_t group, int64_t a) {
         const T* const x = static_cast<const T*>(args.x) + group * inputs + a;
