@@ -384,6 +384,21 @@ def test_same_bits_of_a_larger_network(set_num_threads: Any) -> None:
     assert trained[0].predict(x).tobytes() == trained[2].predict(x).tobytes()
 
 
+# Members add up parts of the inputs each, of which the last is the shortest.
+@pytest.mark.parametrize(("features", "units"), [(769, 384), (1000, 300), (1537, 700)])
+def test_same_bits_where_members_share_sums(features: int, units: int, set_num_threads: Any) -> None:
+    x, y = blobs(256, features=features, classes=10)
+    predicted = []
+    for threads in (1, 2, 4, 4):
+        set_num_threads(threads)
+        tilefuse.seed(0)
+        model = tilefuse.Sequential([layers.Dense(units, "relu"), layers.Dense(10, "softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.fit(x, y, batch_size=256, epochs=2, verbose=0)
+        predicted.append(model.predict(x, batch_size=256).tobytes())
+    assert len(set(predicted)) == 1
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on; what the test is about
 def test_training_in_a_forked_child() -> None:
     x, y = blobs()

@@ -16,7 +16,8 @@ inline int64_t of_group(int64_t channels, int64_t groups) { return groups > 1 ? 
 
 inline bool is_small(const tilefuse_conv2d_shape& s) {
     const double of_pixel = product(s.f, taps_of(s)) * static_cast<double>(of_group(s.c, s.groups));
-    return s.c > 0 && s.f > 0 && product(s.n * s.out_h, s.out_w) * of_pixel <= small_most &&
+    const double pixels = product(s.n * s.out_h, s.out_w);
+    return pixels > 0 && of_pixel > 0 && pixels * of_pixel <= small_most &&
            product(s.n * s.h, s.w) * static_cast<double>(s.c) <= 16 * small_most;
 }
 template <class Args> bool is_small(const Args& args) {
@@ -88,7 +89,7 @@ template <class T> void convolve_small(const tilefuse_conv2d_backward_data_args&
             const T* const of_pixel = dy + from * s.f;
             for (int64_t k = 0; k < outputs; ++k) {
                 total += of_pixel[k] * w[k];
-                asm volatile("" : "+x"(total));  // no vectors, which would cost more than so few sums
+                asm volatile("");  // no vectors, which would cost more than so few sums
             }
             sums[to * s.c] += total;
         });

@@ -68,7 +68,9 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);
     const int64_t size = k * static_cast<int64_t>(sizeof(T)), columns = whole_panels<T>(args.n);
     // What fits as a whole needs no divisions: they would take as long as a tiny product.
-    if (args.m * size <= l2_bytes && columns * size <= packed_bytes) return {k, std::max<int64_t>(most_rows, args.m), columns};
+    const bool few = args.m <= l2_bytes && columns <= packed_bytes && size <= packed_bytes;
+    if (few && args.m * size <= l2_bytes && columns * size <= packed_bytes)
+        return {k, std::max<int64_t>(most_rows, args.m), columns};
     const int64_t rows = std::max<int64_t>(most_rows, l2_bytes / size);
     const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : packed_bytes;
     return {k, rows, std::min(columns, std::max<int64_t>(1, bytes / size / panel_columns<T>) * panel_columns<T>)};
@@ -78,8 +80,8 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
 
 template <class T> class Product {
 public:
-    Product(const tilefuse_matmul_args& args, T* scratch)
-        : args_(args), blocking_(blocking<T>(args)), epilogue_(args), panels_(scratch),
+    Product(const tilefuse_matmul_args& args, const Blocking& sizes, T* scratch)
+        : args_(args), blocking_(sizes), epilogue_(args), panels_(scratch),
           strips_(panels_ + blocking_.k * blocking_.columns), sums_(strips_ + blocking_.k * blocking_.rows + lanes<T>) {}
 
     static size_t scratch(const tilefuse_matmul_args& args) {
@@ -250,7 +252,8 @@ template <class T> bool splits_sums(const tilefuse_matmul_args& args) {
 // Each member multiplies with its own rows of B. The parts are the blocks of k that one member alone would add up one
 // after the other, and they are added in that order: the bits are the same.
 template <class T> void matmul_by_sums(Team& team, const tilefuse_matmul_args& args) {
-    const int64_t depth = blocking<T>(args).k, parts = (args.k + depth - 1) / depth;
+    const Blocking sizes = blocking<T>(args);  // not those of a part: the last one may be shorter, with wider blocks
+    const int64_t depth = sizes.k, parts = (args.k + depth - 1) / depth;
     const int64_t groups = (team.size + parts - 1) / parts;  // of rows, where there are more members than parts
     const int64_t size = args.m * args.n;
     T* const sums = team.shared<T>();
@@ -261,9 +264,10 @@ template <class T> void matmul_by_sums(Team& team, const tilefuse_matmul_args& a
         block.epilogue = {};
         block.k = std::min(depth, args.k - part * depth);
         block.c_row_stride = args.n;
-        Product<T>(block, team.scratch<T>())(static_cast<const T*>(args.a) + part * depth * args.a_col_stride,
-                                             static_cast<const T*>(args.b) + part * depth * args.b_row_stride, sums + part * size,
-                                             0, {args.m * group / groups, args.m * (group + 1) / groups}, {0, args.n});
+        Product<T>(block, sizes, team.scratch<T>())(
+            static_cast<const T*>(args.a) + part * depth * args.a_col_stride,
+            static_cast<const T*>(args.b) + part * depth * args.b_row_stride, sums + part * size, 0,
+            {args.m * group / groups, args.m * (group + 1) / groups}, {0, args.n});
     }
     team.barrier();
     const Epilogue<T> epilogue(args);
@@ -331,7 +335,7 @@ template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) 
         columns = {std::min(args.n, vectors * column_rank / grid.columns * lanes<T>),
                    std::min(args.n, vectors * (column_rank + 1) / grid.columns * lanes<T>)};
 
-    Product<T> product(args, team.scratch<T>());
+    Product<T> product(args, blocking<T>(args), team.scratch<T>());
     for_products(args, mine, [&](int64_t a, int64_t b, int64_t c) {
         product(static_cast<const T*>(args.a) + a, static_cast<const T*>(args.b) + b, static_cast<T*>(args.c) + c, c, rows,
                 columns);

@@ -13,9 +13,9 @@ namespace tilefuse::program {
 // the first layer by rows, 132 to 189 us by sums.)
 tilefuse_split Lowering::split_of(const Node& node) const {
     constexpr int64_t large = 64 * 1024;  // bytes of weights
-    constexpr int64_t wide = 1024;        // bytes of a row of y for each member
+    constexpr int64_t wide = 2048;        // bytes of a row of y; however many members there are, as sums have other bits
     const int64_t item = spec_.item_size(), weights = node.inputs * node.cols * item;
-    if (node.cols * item >= wide * machine_.members) return TILEFUSE_SPLIT_AUTO;
+    if (node.cols * item >= wide) return TILEFUSE_SPLIT_AUTO;
     if (weights >= large && node.inputs > node.rows) return TILEFUSE_SPLIT_SUM;
     return weights < 4 * large && node.rows >= 4 * machine_.members ? TILEFUSE_SPLIT_ROWS : TILEFUSE_SPLIT_AUTO;
 }
