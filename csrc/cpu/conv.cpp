@@ -1,7 +1,7 @@
 // Convolution and its gradients, without an im2col: products (matmul_tile.h says how) whose operand A is the images
 // themselves, found through tables (conv_plan.h), or copies of what a block of them reads. Forward and the gradient at x are in
-// conv_pixels.h, the gradient at w in conv_weights.h; those of one tap are conv_product.h's, tiny ones conv_small.h's. Their elements are numbers, or
-// pairs of bfloat16 numbers where there is an instruction for such.
+// conv_pixels.h, the gradient at w in conv_weights.h; those of one tap are conv_product.h's, tiny ones conv_small.h's. Their
+// elements are numbers, or pairs of bfloat16 numbers where there is an instruction for such.
 #include "common/dtype.h"
 #include "cpu/conv_pixels.h"
 #include "cpu/conv_product.h"
