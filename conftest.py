@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
 import pytest
@@ -15,6 +16,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         help="tests: devices, such as cpu,simt (those that are built, but for cuda); benchmarks: one (cpu)",
     )
+    parser.addoption("--share", help="K/N: only every N-th test, from the K-th on", type=share)
+
+
+def share(text: str) -> tuple[int, int]:
+    k, _, n = text.partition("/")
+    if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise argparse.ArgumentTypeError(f"it is {text!r}; expected K/N with 1 <= K <= N, such as 1/4")
+    return int(k), int(n)
+
+
+@pytest.hookimpl(trylast=True)  # of those that -k and -m leave
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if asked := config.getoption("--share"):
+        k, n = asked
+        config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % n != k - 1])
+        items[:] = items[k - 1 :: n]
 
 
 def pytest_configure(config: pytest.Config) -> None:

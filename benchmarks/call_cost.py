@@ -1,20 +1,24 @@
 """What a call costs: ops on arrays so small that little else counts, beside the libraries' own.
 
-usage: python benchmarks/call_cost.py [--roads numpy,torch,jax] [--output DIR]
+usage: python benchmarks/call_cost.py [--roads numpy,cupy,torch,jax,c] [--output DIR]
 
 Each op of tilefuse.ops is called with the library's own arrays, and gives such; beside it stands the
 library's op of that kind, or its addition where it has none. All take turns, for rounds of a millisecond; the
-figure is the median of the rounds.
+figure is the median of the rounds. In C, kernels stand beside plain loops (call_cost.c).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import shutil
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +38,13 @@ class Pair(NamedTuple):
     run: Run
     peer: str
     peer_run: Run
+
+
+class Cost(NamedTuple):
+    op: str
+    ns: float
+    peer: str
+    peer_ns: float
 
 
 class Small:
@@ -91,11 +102,18 @@ def calls(a: Small) -> dict[str, Run]:
     }
 
 
-def numpy_pairs() -> Iterator[Pair]:
-    a = Small(np.asarray)
-    peers = {"matmul": ("np.matmul", lambda: np.matmul(a.x, a.y))}
+def array_pairs(library: ModuleType) -> Iterator[Pair]:
+    a = Small(library.asarray)
+    name_of = {"numpy": "np", "cupy": "cp"}[library.__name__]
+    peers = {"matmul": (f"{name_of}.matmul", lambda: library.matmul(a.x, a.y))}
     for name, run in calls(a).items():
-        yield Pair(name, run, *peers.get(name, ("np.add", lambda: np.add(a.x, a.y))))
+        yield Pair(name, run, *peers.get(name, (f"{name_of}.add", lambda: library.add(a.x, a.y))))
+
+
+def cupy_pairs() -> Iterator[Pair]:
+    import cupy
+
+    return array_pairs(cupy)
 
 
 def torch_pairs() -> Iterator[Pair]:
@@ -221,9 +239,6 @@ def jax_pairs() -> Iterator[Pair]:
         yield Pair(name, runs[name], peer, lambda run=peer_run: run().block_until_ready())
 
 
-ROADS = {"numpy": numpy_pairs, "torch": torch_pairs, "jax": jax_pairs}
-
-
 def nanoseconds(pair: Pair) -> tuple[float, float]:
     """Return the times of both calls, which take turns."""
     times: dict[Run, list[float]] = {pair.run: [], pair.peer_run: []}
@@ -243,33 +258,61 @@ def nanoseconds(pair: Pair) -> tuple[float, float]:
     return own, peer
 
 
+def timed(pairs: Callable[[], Iterator[Pair]]) -> Callable[[], Iterator[Cost]]:
+    def costs() -> Iterator[Cost]:
+        for pair in pairs():
+            own, peer = nanoseconds(pair)
+            yield Cost(pair.op, own, pair.peer, peer)
+
+    return costs
+
+
+def c_costs() -> Iterator[Cost]:
+    folder = Path(tilefuse.get_include()).parent / "lib"
+    with tempfile.TemporaryDirectory() as scratch:
+        program = f"{scratch}/call_cost"
+        command = ["gcc", "-std=gnu11", "-O2", f"-I{tilefuse.get_include()}", str(HERE / "call_cost.c")]
+        command += ["-o", program, f"-L{folder}", "-ltilefuse", "-lm", f"-Wl,-rpath,{folder}"]
+        subprocess.run(command, check=True)
+        printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    for line in printed.splitlines():
+        op, own, peer = line.split()
+        yield Cost(op, float(own), "a loop", float(peer))
+
+
+ROADS: dict[str, Callable[[], Iterator[Cost]]] = {
+    "numpy": timed(lambda: array_pairs(np)),
+    "cupy": timed(cupy_pairs),
+    "torch": timed(torch_pairs),
+    "jax": timed(jax_pairs),
+    "c": c_costs,
+}
+
+
+def is_here(road: str) -> bool:
+    return shutil.which("gcc") is not None if road == "c" else importlib.util.find_spec(road) is not None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--roads", default="numpy,torch,jax", help="those installed of numpy,torch,jax (all)")
+    parser.add_argument(
+        "--roads", default=",".join(ROADS), help=f"those installed of {','.join(ROADS)} (all)"
+    )
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder (benchmarks/results)")
     options = parser.parse_args()
     if unknown := set(options.roads.split(",")) - set(ROADS):
         parser.error(f"--roads has {', '.join(sorted(unknown))}; there are: {', '.join(ROADS)}")
     rows, results = [], []
     for road in options.roads.split(","):
-        if importlib.util.find_spec(road) is None:
+        if not is_here(road):
             print(f"left out: {road}, which is not installed")
             continue
-        for pair in ROADS[road]():
-            own, peer = nanoseconds(pair)
-            results.append({"road": road, "op": pair.op, "ns": own, "peer": pair.peer, "peer_ns": peer})
-            rows.append(
-                [
-                    f"{road} `{pair.op}`",
-                    f"{own:.0f}",
-                    pair.peer,
-                    f"{peer:.0f}",
-                    f"{own - peer:+.0f}",
-                    f"{own / peer:.2f}",
-                ]
-            )
+        for op, own, peer_name, peer in ROADS[road]():
+            results.append({"road": road, "op": op, "ns": own, "peer": peer_name, "peer_ns": peer})
+            more = f"{own - peer:+.0f}"
+            rows.append([f"{road} `{op}`", f"{own:.0f}", peer_name, f"{peer:.0f}", more, f"{own / peer:.2f}"])
             print(*rows[-1], sep="  ")
     header = ["4 x 4 float32", "ns a call", "beside", "ns a call", "ns more", "ratio"]
     config = {"config": tilefuse.show_config("dicts")}

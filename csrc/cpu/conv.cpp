@@ -12,11 +12,6 @@
 namespace tilefuse::inline TILEFUSE_ISA {
 namespace {
 
-double operations(const tilefuse_conv2d_shape& s) {
-    return 2.0 * static_cast<double>(s.n * s.out_h * s.out_w) * static_cast<double>(s.f * taps_of(s)) *
-           static_cast<double>(s.c / std::max<int64_t>(1, s.groups));
-}
-
 // body(E{}) with the elements that such a convolution multiplies. Pairs of channels or of images: not where every other one
 // of a pair would be missing.
 template <class Args, class Body> void by_element(const Args& args, const Body& body) {
@@ -41,7 +36,7 @@ template <class E, class Args> void convolve(Team& team, const Args& args) {
 template <class Args> Cost convolution_cost(const Args& args) {
     if (is_product(args)) return product_cost(args);
     Cost cost;
-    cost.work = operations(args.shape);
+    cost.work = 2 * multiply_adds(args.shape);
     if (is_small(args)) return cost;
     by_element(args, [&](auto zero) {
         using E = decltype(zero);
@@ -80,7 +75,11 @@ void conv2d_backward_data(Team& team, const tilefuse_conv2d_backward_data_args& 
 Cost conv2d_backward_data_cost(const tilefuse_conv2d_backward_data_args& args) { return convolution_cost(args); }
 
 void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_args& args) {
-    if (is_small(args)) return run_small(team, args);
+    if (is_small(args)) {
+        run_small(team, args);
+        if (args.db) kernels().column_sum.run(team, bias_sum_of(args));
+        return;
+    }
     by_element(args, [&](auto zero) {
         using E = decltype(zero);
         const tilefuse_conv2d_shape& s = args.shape;
@@ -91,7 +90,7 @@ void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_
 }
 Cost conv2d_backward_weights_cost(const tilefuse_conv2d_backward_weights_args& args) {
     Cost cost;
-    cost.work = operations(args.shape);
+    cost.work = 2 * multiply_adds(args.shape);
     if (pixels_of(args.shape) == 0 || is_small(args)) return cost;
     by_element(args, [&](auto zero) {
         if (is_product(args)) {

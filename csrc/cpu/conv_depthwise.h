@@ -12,8 +12,10 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
-// Tiles have so many taps of a row of them at the most, more take turns; and 1, 2, 4 or 8 pixels.
-constexpr int depthwise_taps = 7, depthwise_pixels_log = 3, depthwise_pixels = 1 << depthwise_pixels_log;
+// Tiles have so many taps of a row of them at the most, more take turns; and 1, 2, 4 or 8 pixels. (Fewer in float64, which
+// networks seldom have: each kind of tile takes its time to compile.)
+template <class T> constexpr int depthwise_taps = std::is_same_v<T, float> ? 7 : 3;
+constexpr int depthwise_pixels_log = 3, depthwise_pixels = 1 << depthwise_pixels_log;
 // Pixels share what they meet if their strides, by the taps' distance, are at most this.
 constexpr int depthwise_strides = 2;
 
@@ -107,7 +109,8 @@ template <class T> struct DepthwiseGradient {
 
 // As many sums as there are registers for. (Pixels share what they meet: with several rows of taps, dy too.)
 constexpr int depthwise_sums = TILEFUSE_VECTOR_BYTES == 64 ? 21 : 12;
-constexpr int depthwise_rows(int taps) { return std::min(taps == 1 ? depthwise_taps : 4, depthwise_sums / taps); }
+constexpr int most_depthwise_rows = 7;
+constexpr int depthwise_rows(int taps) { return std::min(taps == 1 ? most_depthwise_rows : 4, depthwise_sums / taps); }
 
 template <class T, int Stride, int Taps, int Rows> void depthwise_gradient_tile(const DepthwiseGradient<T>& t) {
     Vec<T> sums[Rows * Taps][1] = {};
@@ -158,9 +161,9 @@ template <class T, int Stride, int Taps, int Rows> void depthwise_gradient_tile(
 }
 
 template <class T> struct DepthwiseTiles {
-    void (*of_pixels[depthwise_strides][depthwise_taps][depthwise_pixels_log + 1])(const DepthwiseRow<T>&) = {};
+    void (*of_pixels[depthwise_strides][depthwise_taps<T>][depthwise_pixels_log + 1])(const DepthwiseRow<T>&) = {};
     void (*apart[depthwise_pixels_log + 1])(const DepthwiseRow<T>&) = {};
-    void (*of_weights[depthwise_strides][depthwise_taps][depthwise_taps])(const DepthwiseGradient<T>&) = {};
+    void (*of_weights[depthwise_strides][depthwise_taps<T>][most_depthwise_rows])(const DepthwiseGradient<T>&) = {};
 
     constexpr DepthwiseTiles() {
         add_strides(std::make_integer_sequence<int, depthwise_strides>());
@@ -169,7 +172,7 @@ template <class T> struct DepthwiseTiles {
 
 private:
     template <int... S> constexpr void add_strides(std::integer_sequence<int, S...>) {
-        (add_taps<S + 1>(std::make_integer_sequence<int, depthwise_taps>()), ...);
+        (add_taps<S + 1>(std::make_integer_sequence<int, depthwise_taps<T>>()), ...);
     }
     template <int Stride, int... Q> constexpr void add_taps(std::integer_sequence<int, Q...>) {
         (add_pixels<Stride, Q + 1>(std::make_integer_sequence<int, depthwise_pixels_log + 1>()), ...);
@@ -192,7 +195,7 @@ template <class T> constexpr DepthwiseTiles<T> depthwise_tiles;
 template <class T> void multiply_depthwise(const DepthwiseRow<T>& row, int64_t pixels, const DepthwiseSharing& sharing) {
     const bool shares = sharing.stride <= depthwise_strides;
     const int64_t apart = shares ? sharing.apart : 1;
-    const Parts parts(row.taps, shares ? depthwise_taps : row.taps);
+    const Parts parts(row.taps, shares ? depthwise_taps<T> : row.taps);
     for (int64_t first = 0; first < std::min(apart, pixels); ++first)
         for (int64_t part = 0; part < parts.count; ++part) {
             DepthwiseRow<T> t = row;
@@ -222,7 +225,7 @@ void add_depthwise(const DepthwiseGradient<T>& gradient, int64_t tap_rows, int64
                    const DepthwiseSharing& sharing) {
     const bool shares = sharing.stride <= depthwise_strides;
     const int64_t apart = shares ? sharing.apart : 1;
-    const Parts cols(taps, shares ? depthwise_taps : 1);
+    const Parts cols(taps, shares ? depthwise_taps<T> : 1);
     const Parts rows(tap_rows, depthwise_rows(static_cast<int>(cols.largest())));
     for_vectors<T>(channels, [&](int64_t k, int n) {
         for (int64_t row = 0; row < rows.count; ++row)

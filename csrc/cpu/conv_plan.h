@@ -10,6 +10,7 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
+inline double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); }
 inline int64_t taps_of(const tilefuse_conv2d_shape& s) { return s.kernel_h * s.kernel_w; }
 
 // The shape without strides that lead nowhere: work and memory go by strides, which may be any number there.
@@ -17,6 +18,11 @@ inline tilefuse_conv2d_shape planned(tilefuse_conv2d_shape s) {
     if (s.out_h <= 1) s.stride_h = 1;
     if (s.out_w <= 1) s.stride_w = 1;
     return s;
+}
+// Channels, or filters, of a group. (To divide takes as long as ten multiply-adds.)
+inline int64_t of_group(int64_t channels, int64_t groups) { return groups > 1 ? channels / groups : channels; }
+inline double multiply_adds(const tilefuse_conv2d_shape& s) {
+    return product(s.n * s.out_h, s.out_w) * product(s.f, taps_of(s)) * static_cast<double>(of_group(s.c, s.groups));
 }
 inline bool depthwise(const tilefuse_conv2d_shape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.f; }
 
@@ -165,8 +171,6 @@ Reach reach_of(int64_t stride, int64_t size, const PixelsOf& pixels_of, const Fo
     if (reach.taps == 0) reach.first = reach.last = 0;
     return reach;
 }
-
-inline double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); }
 
 // Whether most taps are outside: then runs are short, and the same ones of several images are taken together.
 inline bool mostly_outside(const Reach& h, const Reach& w) { return 2 * product(h.inside, w.inside) < product(h.taps, w.taps); }

@@ -11,14 +11,9 @@ namespace tilefuse::inline TILEFUSE_ISA {
 // 0.9, 1.9 and 0.9; 288 3.0 and 1.8, 5.8 and 1.7, 2.4 and 1.4; 576 3.1 and 1.2, 5.1 and 2.1, 2.0 and 2.1.)
 constexpr double small_most = 512;
 
-// Channels of a group. (To divide takes as long as ten multiply-adds.)
-inline int64_t of_group(int64_t channels, int64_t groups) { return groups > 1 ? channels / groups : channels; }
-
 inline bool is_small(const tilefuse_conv2d_shape& s) {
-    const double of_pixel = product(s.f, taps_of(s)) * static_cast<double>(of_group(s.c, s.groups));
-    const double pixels = product(s.n * s.out_h, s.out_w);
-    return pixels > 0 && of_pixel > 0 && pixels * of_pixel <= small_most &&
-           product(s.n * s.h, s.w) * static_cast<double>(s.c) <= 16 * small_most;
+    const double count = multiply_adds(s);
+    return count > 0 && count <= small_most && product(s.n * s.h, s.w) * static_cast<double>(s.c) <= 16 * small_most;
 }
 template <class Args> bool is_small(const Args& args) {
     const bool plain = args.precision != TILEFUSE_PRECISION_BFLOAT16 && args.pool.height == 0 && args.argmax == nullptr;
@@ -99,8 +94,8 @@ template <class T> void convolve_small(const tilefuse_conv2d_backward_data_args&
 
 template <class T> void convolve_small(const tilefuse_conv2d_backward_weights_args& args) {
     const tilefuse_conv2d_shape s = planned(args.shape);
-    const int64_t inputs = of_group(s.c, s.groups), outputs = of_group(s.f, s.groups), pixels = s.n * s.out_h * s.out_w;
-    T *const dw = static_cast<T*>(args.dw), *const db = static_cast<T*>(args.db);
+    const int64_t inputs = of_group(s.c, s.groups), outputs = of_group(s.f, s.groups);
+    T* const dw = static_cast<T*>(args.dw);
     for_weights_of(s, [&](int64_t p, int64_t q, int64_t group, int64_t a) {
         const T* const x = static_cast<const T*>(args.x) + group * inputs + a;
         const T* const dy = static_cast<const T*>(args.dy) + group * outputs;
@@ -112,12 +107,6 @@ template <class T> void convolve_small(const tilefuse_conv2d_backward_weights_ar
             });
             store_upto(to + k, total, count);
         });
-    });
-    if (db == nullptr) return;
-    for_vectors<T>(s.f, [&](int64_t k, int count) {
-        Vec<T> total{};
-        for (int64_t i = 0; i < pixels; ++i) total += load_upto(static_cast<const T*>(args.dy) + i * s.f + k, count);
-        store_upto(db + k, total, count);
     });
 }
 

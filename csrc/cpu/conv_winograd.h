@@ -98,7 +98,7 @@ template <class T> void multiply_strips(From from, int64_t rows, int64_t a_step,
         const int64_t first = strips.begin(strip);
         tile.a = a + first * a_step;
         tile.c = c + first * tile.c_stride;
-        tiles<T>.of[static_cast<int>(from)][vectors - 1][strips.begin(strip + 1) - first - 1](tile);
+        Tiles<T>::all.of[static_cast<int>(from)][vectors - 1][strips.begin(strip + 1) - first - 1](tile);
     }
 }
 

@@ -186,7 +186,7 @@ private:
                     t.c = sums + at - left;
                     if (comes_from_far && strip + 1 < strips.count) fetch_part(t.a + count * t.a_stride, count, panel - first, past - first);
                     t.tail = static_cast<int>(lanes<T> - std::max<int64_t>(0, end - width_));
-                    tiles<T>.of[static_cast<int>(from)][(end - at) / lanes<T> - 1][count - 1](t);
+                    Tiles<T>::all.of[static_cast<int>(from)][(end - at) / lanes<T> - 1][count - 1](t);
                 }
                 if (last_) epilogue_(sums, t.c_stride, offset_, row, columns_.begin + left, count, right - left);
             }
@@ -329,7 +329,7 @@ template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) 
     const Grid grid = whole ? Grid{1, 1} : choose_grid<T>(args, team.size);
     const int row_rank = whole ? 0 : team.rank / grid.columns, column_rank = whole ? 0 : team.rank % grid.columns;
     const int64_t vectors = vectors_of<T>(args.n);
-    Range rows{0, args.m}, columns{0, args.n};
+    Range rows{0, args.m}, columns{0, args.n};  // one member's too: to divide takes as long as a small product
     if (grid.rows > 1) rows = {args.m * row_rank / grid.rows, args.m * (row_rank + 1) / grid.rows};
     if (grid.columns > 1)
         columns = {std::min(args.n, vectors * column_rank / grid.columns * lanes<T>),

@@ -149,19 +149,19 @@ constexpr void list_tiles(TileFunction<T> (&list)[most_rows], std::integer_seque
     ((list[Row] = tile<T, from, Row + 1, Vectors>), ...);
 }
 
-// tiles<T>.of[from][vectors - 1][rows - 1]
 template <class T> struct Tiles {
-    TileFunction<T> of[3][max_vectors][most_rows] = {};
+    TileFunction<T> of[3][max_vectors][most_rows] = {};  // [from][vectors - 1][rows - 1]
 
     constexpr Tiles() { add(std::make_integer_sequence<int, max_vectors>()); }
 
+    static const Tiles all;  // matmul_tile.cpp: compiled once
+
+private:
     template <int... V> constexpr void add(std::integer_sequence<int, V...>) {
         (list_tiles<T, From::strip, V + 1>(of[0][V], std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
         (list_tiles<T, From::rows, V + 1>(of[1][V], std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
         (list_tiles<T, From::columns, V + 1>(of[2][V], std::make_integer_sequence<int, max_rows(V + 1)>()), ...);
     }
 };
-
-template <class T> constexpr Tiles<T> tiles;
 
 }  // namespace tilefuse::inline TILEFUSE_ISA
