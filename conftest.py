@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import zlib
 
 import pytest
 
@@ -16,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         help="tests: devices, such as cpu,simt (those that are built, but for cuda); benchmarks: one (cpu)",
     )
-    parser.addoption("--share", help="K/N: only every N-th test, from the K-th on", type=share)
+    parser.addoption("--share", help="K/N: only the K-th of N parts of the tests", type=share)
 
 
 def share(text: str) -> tuple[int, int]:
@@ -28,10 +29,14 @@ def share(text: str) -> tuple[int, int]:
 
 @pytest.hookimpl(trylast=True)  # of those that -k and -m leave
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the share asked for: by names, as each N-th test may have the same value of some parameter."""
     if asked := config.getoption("--share"):
         k, n = asked
-        config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % n != k - 1])
-        items[:] = items[k - 1 :: n]
+        parts: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            parts[zlib.crc32(item.nodeid.encode()) % n == k - 1].append(item)
+        config.hook.pytest_deselected(items=parts[False])
+        items[:] = parts[True]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,7 +7,7 @@
 
 #include "tilefuse/tilefuse.h"
 
-enum { n = 4, size = n * n, rounds = 31, calls = 2000 };
+enum { n = 4, size = n * n, rounds = 31, calls = 10000 };
 static float x[size], y[size], z[size];
 static char workspace[1 << 16];
 

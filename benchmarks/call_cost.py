@@ -3,8 +3,9 @@
 usage: python benchmarks/call_cost.py [--roads numpy,cupy,torch,jax,c] [--output DIR]
 
 Each op of tilefuse.ops is called with the library's own arrays, and gives such; beside it stands the
-library's op of that kind, or its addition where it has none. All take turns, for rounds of a millisecond; the
-figure is the median of the rounds. In C, kernels stand beside plain loops (call_cost.c).
+library's op of that kind, or its addition where it has none. Calls that return before their work is done are
+waited for. All take turns, for rounds of a millisecond; the figure is the median of the rounds. In C, kernels
+stand beside plain loops (call_cost.c).
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import tilefuse
 from _report import markdown_table, save
-from tilefuse import ops
+from tilefuse import _device, ops
 
 HERE = Path(__file__).resolve().parent
 ROUNDS, SECONDS = 31, 1e-3
@@ -102,18 +102,26 @@ def calls(a: Small) -> dict[str, Run]:
     }
 
 
-def array_pairs(library: ModuleType) -> Iterator[Pair]:
-    a = Small(library.asarray)
-    name_of = {"numpy": "np", "cupy": "cp"}[library.__name__]
-    peers = {"matmul": (f"{name_of}.matmul", lambda: library.matmul(a.x, a.y))}
+def numpy_pairs() -> Iterator[Pair]:
+    a = Small(np.asarray)
+    peers = {"matmul": ("np.matmul", lambda: np.matmul(a.x, a.y))}
     for name, run in calls(a).items():
-        yield Pair(name, run, *peers.get(name, (f"{name_of}.add", lambda: library.add(a.x, a.y))))
+        yield Pair(name, run, *peers.get(name, ("np.add", lambda: np.add(a.x, a.y))))
 
 
 def cupy_pairs() -> Iterator[Pair]:
     import cupy
 
-    return array_pairs(cupy)
+    def waited_for(run: Run) -> Run:
+        return lambda: (run(), cupy.cuda.get_current_stream().synchronize())
+
+    a = Small(cupy.asarray)
+    peers = {"matmul": ("cp.matmul", waited_for(lambda: cupy.matmul(a.x, a.y)))}
+    before = tilefuse.get_device()
+    tilefuse.set_device("cuda")
+    for name, run in calls(a).items():
+        yield Pair(name, run, *peers.get(name, ("cp.add", waited_for(lambda: cupy.add(a.x, a.y)))))
+    tilefuse.set_device(before)
 
 
 def torch_pairs() -> Iterator[Pair]:
@@ -274,14 +282,14 @@ def c_costs() -> Iterator[Cost]:
         command = ["gcc", "-std=gnu11", "-O2", f"-I{tilefuse.get_include()}", str(HERE / "call_cost.c")]
         command += ["-o", program, f"-L{folder}", "-ltilefuse", "-lm", f"-Wl,-rpath,{folder}"]
         subprocess.run(command, check=True)
-        printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run([program], stdout=subprocess.PIPE, text=True, check=True).stdout
     for line in printed.splitlines():
         op, own, peer = line.split()
         yield Cost(op, float(own), "a loop", float(peer))
 
 
 ROADS: dict[str, Callable[[], Iterator[Cost]]] = {
-    "numpy": timed(lambda: array_pairs(np)),
+    "numpy": timed(numpy_pairs),
     "cupy": timed(cupy_pairs),
     "torch": timed(torch_pairs),
     "jax": timed(jax_pairs),
@@ -289,8 +297,13 @@ ROADS: dict[str, Callable[[], Iterator[Cost]]] = {
 }
 
 
-def is_here(road: str) -> bool:
-    return shutil.which("gcc") is not None if road == "c" else importlib.util.find_spec(road) is not None
+def missing(road: str) -> str:
+    """Return what it lacks here, or nothing."""
+    if road == "c":
+        return "" if shutil.which("gcc") else "gcc is missing"
+    if importlib.util.find_spec(road) is None:
+        return f"{road} is not installed"
+    return _device.best()[1] if road == "cupy" else ""
 
 
 def main() -> None:
@@ -306,8 +319,8 @@ def main() -> None:
         parser.error(f"--roads has {', '.join(sorted(unknown))}; there are: {', '.join(ROADS)}")
     rows, results = [], []
     for road in options.roads.split(","):
-        if not is_here(road):
-            print(f"left out: {road}, which is not installed")
+        if lacks := missing(road):
+            print(f"left out: {road} ({lacks})")
             continue
         for op, own, peer_name, peer in ROADS[road]():
             results.append({"road": road, "op": op, "ns": own, "peer": peer_name, "peer_ns": peer})

@@ -1,5 +1,10 @@
 """The comparisons must be able to fail."""
 
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers.arrays import LAYOUTS, Guarded
@@ -82,3 +87,15 @@ def test_numerical_gradient():
     assert_gradient(3 * x**2 * [1, 2], dx, tolerance=1e-8)
     with pytest.raises(AssertionError, match="gradient off"):
         assert_gradient(dx + 1e-3, dx)
+
+
+def test_shares_are_disjoint_and_together_complete():
+    def collected(*options):
+        command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-k", "differences", *options]
+        root = Path(__file__).parents[1]
+        done = subprocess.run([*command, __file__], cwd=root, capture_output=True, text=True, check=True)
+        return [line for line in done.stdout.splitlines() if "::" in line]
+
+    parts = [collected("--share", f"{k}/3") for k in (1, 2, 3)]
+    assert all(parts)
+    assert sorted(itertools.chain(*parts)) == sorted(collected())

@@ -195,12 +195,15 @@ def test_clipped_updates_are_those_of_whole_gradients(network: str, device: str)
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_convolution_of_one_tap_learns_by_its_gradient(bias: bool, device: str) -> None:
+@pytest.mark.parametrize("image", [(4, 3, 64), (21, 20, 24)], ids=["few pixels", "many pixels"])
+def test_a_convolution_of_one_tap_learns_by_its_gradient(
+    image: tuple[int, ...], bias: bool, device: str
+) -> None:
     rng = np.random.default_rng(3)
-    x, labels = rng.integers(-2, 3, (5, 4, 3, 64)).astype(np.float32), np.zeros((5, 2), np.float32)
+    x, labels = rng.integers(-2, 3, (5, *image)).astype(np.float32), np.zeros((5, 2), np.float32)
     model = tilefuse.Sequential(
         [
-            layers.Input((4, 3, 64)),
+            layers.Input(image),
             layers.Conv2D(64, 1, use_bias=bias),
             layers.Flatten(),
             layers.Dense(2, use_bias=False),

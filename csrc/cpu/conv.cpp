@@ -84,7 +84,7 @@ void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_
         using E = decltype(zero);
         const tilefuse_conv2d_shape& s = args.shape;
         if (pixels_of(s) == 0) return zero_gradients<Sum<E>>(team, args);
-        if (is_product(args)) return multiply_product<Sum<E>>(team, args);
+        if (is_product(args)) return ProductGradient<Sum<E>>(args, team.scratch<char>(), team.shared<char>())(team);
         if (s.f > 0) WeightGradient<E>(args, team.scratch<char>(), team.shared<char>())(team);
     });
 }
@@ -93,13 +93,16 @@ Cost conv2d_backward_weights_cost(const tilefuse_conv2d_backward_weights_args& a
     cost.work = 2 * multiply_adds(args.shape);
     if (pixels_of(args.shape) == 0 || is_small(args)) return cost;
     by_element(args, [&](auto zero) {
+        const auto take = [&](const auto& gradient) {
+            cost.scratch = gradient.scratch_size;
+            cost.shared = gradient.shared_size;
+        };
+        using E = decltype(zero);
         if (is_product(args)) {
-            cost = product_cost<Sum<decltype(zero)>>(args);
-            return;
+            take(ProductGradient<Sum<E>>(args, nullptr, nullptr));
+        } else {
+            take(WeightGradient<E>(args, nullptr, nullptr));
         }
-        const WeightGradient<decltype(zero)> gradient(args, nullptr, nullptr);
-        cost.scratch = gradient.scratch_size;
-        cost.shared = gradient.shared_size;
     });
     return cost;
 }

@@ -6,6 +6,7 @@
 #include "cpu/conv_images.h"
 #include "cpu/conv_tile.h"
 #include "cpu/matmul_pack.h"
+#include "cpu/optimizer.h"
 #include "tilefuse/conv.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
@@ -82,6 +83,31 @@ template <class Body> void for_runs(Range pixels, const Taps& taps, int64_t stri
         body(Run{{i, end}, of_first});
         i = end;
     }
+}
+
+// The sums of gradients at weights are cut into slices of pixels, at most `most`. Each slice has `numbers` sums of its own:
+// few slices where these are many. How many there are depends on the shape alone.
+template <class T> int64_t slices_of_sums(int64_t numbers, int64_t most) {
+    constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
+    const int64_t fit = slices_bytes / std::max<int64_t>(1, numbers * static_cast<int64_t>(sizeof(T)));
+    int64_t slices = 1;
+    while (2 * slices <= std::min({fit, slices_most, most})) slices *= 2;
+    return slices;
+}
+
+// Adds the slices, [slices, count], and stores the gradient or updates the parameter with it.
+template <class T>
+void finish_slices(const Team& team, int64_t count, int64_t slices, T* sums, const tilefuse_optimizer_rule* rule,
+                   const tilefuse_parameter& parameter, void* gradient) {
+    const Range mine = team.range(count, lanes<T>);
+    if (mine.begin >= mine.end) return;
+    T* const to = rule ? sums : static_cast<T*>(gradient);
+    for_vectors<T>(mine.end - mine.begin, [&](int64_t i, int n) {
+        Vec<T> total = load_upto(sums + mine.begin + i, n);
+        for (int64_t slice = 1; slice < slices; ++slice) total += load_upto(sums + slice * count + mine.begin + i, n);
+        store_upto(to + mine.begin + i, total, n);
+    });
+    if (rule) Update<T>(*rule, parameter)(mine.begin, sums + mine.begin, mine.end - mine.begin);
 }
 
 // The pixels that are worked on together: some rows of an image, or some whole images.

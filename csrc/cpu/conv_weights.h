@@ -44,11 +44,7 @@ public:
         reader_ =
             Reader<E>(x_, h, w, !depthwise_ && !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_)));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
-        // Each slice has sums of its own: few where they are many numbers.
-        constexpr int64_t slices_most = 16, slices_bytes = 4 << 20;
-        const int64_t fit = slices_bytes / std::max<int64_t>(1, rows_ * s_.f * static_cast<int64_t>(sizeof(T)));
-        slices_ = 1;
-        while (2 * slices_ <= std::min({fit, slices_most, blocks_.count})) slices_ *= 2;
+        slices_ = slices_of_sums<T>(rows_ * s_.f, blocks_.count);
 
         Cut mine(scratch);
         taps_ = mine.take<Tap>(s_.kernel_h + s_.kernel_w);
@@ -446,17 +442,9 @@ private:
         team.barrier();
     }
 
-    // Adds the slices, and stores the gradient or updates the parameter with it.
-    void finish(Team& team, int64_t count, int64_t slices, T* sums, const tilefuse_parameter& parameter, void* gradient) const {
-        const Range mine = team.range(count, lanes<T>);
-        if (mine.begin >= mine.end) return;
-        T* const to = args_.rule ? sums : static_cast<T*>(gradient);
-        for_vectors<T>(mine.end - mine.begin, [&](int64_t i, int n) {
-            Vec<T> total = load_upto(sums + mine.begin + i, n);
-            for (int64_t slice = 1; slice < slices; ++slice) total += load_upto(sums + slice * count + mine.begin + i, n);
-            store_upto(to + mine.begin + i, total, n);
-        });
-        if (args_.rule) Update<T>(*args_.rule, parameter)(mine.begin, sums + mine.begin, mine.end - mine.begin);
+    void finish(const Team& team, int64_t count, int64_t slices, T* sums, const tilefuse_parameter& parameter,
+                void* gradient) const {
+        finish_slices(team, count, slices, sums, args_.rule, parameter, gradient);
     }
 
     // Adds the slices of sums of points, and makes the gradient at the filters of them. Returns whether it is finite.

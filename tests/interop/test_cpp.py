@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -30,13 +31,16 @@ def cmake() -> str:
     return found
 
 
-def run(*command: str | Path) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+def run(*command: str | Path, **environment: str) -> str:
+    command_line = [str(part) for part in command]
+    done = subprocess.run(
+        command_line, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def build_and_run(folder: Path, tilefuse_dir: str, linkage: str) -> None:
+def build_and_run(folder: Path, tilefuse_dir: str, linkage: str, isa: str) -> None:
     """The example, copied away from the tree, configured with nothing but the package's folder."""
     source, build = folder / "source", folder / "build"
     shutil.copytree(ROOT / "examples/cpp", source)
@@ -45,14 +49,13 @@ def build_and_run(folder: Path, tilefuse_dir: str, linkage: str) -> None:
     run(cmake(), "--build", build)
     libraries = run("ldd", build / "classify")
     assert ("libtilefuse.so" in libraries) == (linkage == "shared"), libraries
-    printed = run(build / "classify")
-    isa = tilefuse._core.isa()
+    printed = run(build / "classify", TILEFUSE_ISA=isa)
     assert re.match(rf"tilefuse \d+ on {isa}: gradient .* after training 0\.\d+\n", printed), printed
 
 
 @pytest.mark.parametrize("linkage", ["shared", "static"])
 def test_installed_package(linkage: str, tmp_path: Path) -> None:
-    build_and_run(tmp_path, tilefuse.get_cmake_dir(), linkage)
+    build_and_run(tmp_path, tilefuse.get_cmake_dir(), linkage, tilefuse._core.isa())
 
 
 def test_project_in_c(tmp_path: Path) -> None:
@@ -88,6 +91,23 @@ def test_other_versions_are_refused(tmp_path: Path) -> None:
     assert f"version: {tilefuse.__version__}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-DTILEFUSE_ISAS=avx2;avx3"], "TILEFUSE_ISAS has 'avx3'; expected some of baseline"),
+        (["-DTILEFUSE_ISAS=amx"], "TILEFUSE_ISAS has 'amx', which adds to 'avx512_bf16': add that too"),
+        (["-DTILEFUSE_ISAS=avx2", "-DTILEFUSE_EMULATE_AVX512=ON"], "leave TILEFUSE_ISAS out"),
+    ],
+)
+def test_instruction_sets_that_make_no_sense(options: list[str], says: str, tmp_path: Path) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("other processors have the baseline alone")
+    command = [cmake(), "-S", str(ROOT), "-B", str(tmp_path), "-DTILEFUSE_PYTHON=OFF", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert says in re.sub(r"\s+", " ", done.stderr)
+
+
 @pytest.mark.slow
 def test_prefix_of_a_build_without_python(tmp_path: Path) -> None:
     build, prefix = tmp_path / "build", tmp_path / "prefix"
@@ -113,4 +133,4 @@ def test_prefix_of_a_build_without_python(tmp_path: Path) -> None:
     )
     assert soname == "libtilefuse.so." + ".".join(tilefuse.__version__.split(".")[:2])
     for linkage in ("shared", "static"):
-        build_and_run(tmp_path / linkage, str(config.parent), linkage)
+        build_and_run(tmp_path / linkage, str(config.parent), linkage, "baseline")

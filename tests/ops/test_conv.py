@@ -111,6 +111,9 @@ def test_depthwise_of_many_taps(ops, kernel, strides, dilation):
         ((2, 7, 7, 400), (1, 1), 65, {}),
         ((3, 7, 8, 70), (1, 1), 64, {}),
         ((3, 7, 8, 6), (1, 1), 9, {}),
+        # many pixels for few weights
+        ((7, 20, 21, 48), (1, 1), 40, {}),
+        ((5, 31, 23, 9), (1, 1), 3, {}),
         ((1, 14, 14, 520), (3, 3), 16, {"strides": 2, "padding": "same"}),
         ((40, 3, 3, 5), (3, 3), 7, {"padding": "same"}),
         ((1, 1, 300, 4), (1, 9), 4, {}),
@@ -346,8 +349,9 @@ def test_pooling_lets_nan_through(device):
     "how", [{}, {"strides": 2, "padding": "same"}, {"groups": 4}, {"groups": 32}], ids=str
 )
 @pytest.mark.parametrize(("c", "f"), [(32, 32), (64, 64), (64, 32), (32, 320)])
-def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how, c, f):
-    x, w, b, dy = arrays(normal, (9, 17, 15, c), (3, 3), f, np.float32, **how)
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1)], ids=["3 x 3", "1 x 1"])
+def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how, c, f, kernel):
+    x, w, b, dy = arrays(normal, (9, 17, 15, c), kernel, f, np.float32, **how)
     results = []
     for threads in (1, 2, 3, 5):
         set_num_threads(threads)
