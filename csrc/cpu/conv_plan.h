@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limits>
+#include <numeric>
 
 #include "cpu/conv_images.h"
 #include "cpu/conv_tile.h"
@@ -116,7 +117,9 @@ struct Block {
 };
 
 // [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows: some images, or one image's rows, or
-// `across` images the same few rows. As many for each of `members` if there are enough.
+// `across` images the same few rows. Members take as many blocks each, one after the other: smaller ones where that shares
+// out the pixels more equally. (Cascade Lake, two threads, 3 x 23 x 21 x 89, 22 filters of 7 x 7: 4.06 ms with blocks of two images
+// and one, 3.08 so.)
 class Blocks {
 public:
     Blocks() = default;
@@ -124,22 +127,23 @@ public:
         : rows_(rows), grain_(grain) {
         const int64_t tall = (rows + grain - 1) / grain;
         const int64_t fit = std::max<int64_t>(1, most / std::max<int64_t>(1, cols * grain));  // lines of `grain` rows
-        of_rows_ = Parts(tall, across ? 1 : std::min(fit, std::max<int64_t>(1, tall)));
-        of_images_ = Parts(
-            images, of_rows_.count > 1 && !across ? 1 : std::max<int64_t>(1, fit / std::max<int64_t>(1, across ? 1 : tall)));
-        count = of_images_.count * of_rows_.count;
-        if (const int64_t equal = (count + members - 1) / members * members; equal > count && !across) {
-            const int64_t parts = (equal + images - 1) / images;  // of an image
-            if (of_rows_.count == 1 && parts == 1) {
-                of_images_ = Parts(images, (images + equal - 1) / equal);
-            } else if (parts <= tall) {
-                of_images_ = Parts(images, 1);
-                of_rows_ = Parts(tall, (tall + parts - 1) / parts);
-            }
-            count = of_images_.count * of_rows_.count;
-        }
-        most_rows = std::min(rows, of_rows_.largest() * grain);
-        most_images = of_images_.largest();
+        const Parts of_rows(tall, across ? 1 : std::min(fit, std::max<int64_t>(1, tall)));
+        cut({images, of_rows.count > 1 && !across ? 1 : std::max<int64_t>(1, fit / std::max<int64_t>(1, across ? 1 : tall))},
+            of_rows);
+        const bool alike = of_images_.largest() == of_images_.smallest() && of_rows.largest() == of_rows.smallest();
+        if (members == 1 || across || count == 0 || (alike && count % members == 0)) return;
+
+        Blocks best = *this;
+        const auto consider = [&](const Parts& images_of, const Parts& rows_of) {
+            Blocks other = *this;
+            other.cut(images_of, rows_of);
+            if (other.time(members, cols) < best.time(members, cols)) best = other;
+        };
+        const int64_t equal = (count + members - 1) / members * members, even = members / std::gcd(images, members);
+        if (of_rows.count == 1) consider({images, (images + equal - 1) / equal}, of_rows);
+        for (const int64_t parts : {(equal + images - 1) / images, even, 2 * even})  // of an image
+            if (parts >= of_rows.count && parts <= tall) consider({images, 1}, {tall, (tall + parts - 1) / parts});
+        *this = best;
     }
 
     Block operator[](int64_t block) const {
@@ -151,6 +155,29 @@ public:
     int64_t count = 0, most_rows = 0, most_images = 0;
 
 private:
+    void cut(const Parts& of_images, const Parts& of_rows) {
+        of_images_ = of_images, of_rows_ = of_rows;
+        count = of_images.count * of_rows.count;
+        most_rows = std::min(rows_, of_rows.largest() * grain_);
+        most_images = of_images.largest();
+    }
+
+    // Lines of all blocks before this one.
+    int64_t lines_before(int64_t block) const {
+        const int64_t i = block / of_rows_.count, first = of_images_.begin(i);
+        return first * of_rows_.begin(of_rows_.count) +
+               (of_images_.begin(i + 1) - first) * of_rows_.begin(block % of_rows_.count);
+    }
+    // Of the member with most to do, in lines; a block's first pixels wait for the weights.
+    double time(int64_t members, int64_t cols) const {
+        constexpr double waiting = 32;
+        int64_t most = 0;
+        for (int64_t m = 0; m < members; ++m)
+            most = std::max(most, lines_before(count * (m + 1) / members) - lines_before(count * m / members));
+        const int64_t pixels = std::max<int64_t>(1, most_images * most_rows * cols);
+        return static_cast<double>(most) * (1 + waiting / static_cast<double>(pixels));
+    }
+
     Parts of_images_, of_rows_;
     int64_t rows_ = 0, grain_ = 1;
 };
