@@ -1,7 +1,7 @@
 """Whole training steps against PyTorch, JAX and Keras: forward, backward and Adam, of networks and images.
 
 usage: python benchmarks/train_step.py [--device cuda] [--peer-python VENV/bin/python] [--peers torch,jax]
-                                       [--models cnn28,cnn150] [--precision bfloat16]
+                                       [--models cnn28,cnn150|others] [--precision bfloat16]
 
 Every peer runs with one thread, pinned to one core, and with as many threads as there are cores, and counts
 at its best. Each (peer, threads) is a process of its own that lives through the whole run; they take turns in
@@ -12,8 +12,8 @@ tilefuse runs step by step, each waited for, and by the epoch; PyTorch eager, co
 CUDA graphs of whole steps, all without waiting between steps.
 In bfloat16, weights and Adam stay float32: tilefuse's set_precision, PyTorch's autocast, Keras's
 mixed_bfloat16; JAX casts weights and samples.
-Writes train_step.json, .md and .png (on a GPU: train_step_cuda; in bfloat16: train_step_bfloat16) to
-benchmarks/results.
+"others" are more image networks. Writes train_step.json, .md and .png (of others: train_step_others; on a
+GPU: train_step_cuda; in bfloat16: train_step_bfloat16) to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from _report import markdown_table, save
-from _workers.models import MODELS
+from _workers.models import MODELS, OTHERS, PROGRAMS
 
 HERE = Path(__file__).resolve().parent
 OWN = {"cpu": ["tilefuse"], "simt": ["tilefuse", "tilefuse-epoch"], "cuda": ["tilefuse", "tilefuse-epoch"]}
@@ -198,7 +198,11 @@ def main() -> None:
         "--peers",
         help=f"of {','.join(PEERS['cpu'])} (torch,jax,keras); on cuda {','.join(PEERS['cuda'])} (all)",
     )
-    parser.add_argument("--models", default=",".join(MODELS), help=f"of {','.join(MODELS)} (all)")
+    parser.add_argument(
+        "--models",
+        default=",".join(PROGRAMS),
+        help=f"of {','.join(MODELS)}; or others, the last {len(OTHERS)} (the first {len(PROGRAMS)})",
+    )
     parser.add_argument(
         "--precision", default="float32", choices=("float32", "bfloat16"), help="of products (float32)"
     )
@@ -217,10 +221,12 @@ def main() -> None:
         known = ", ".join(PEERS[kind]) or "none"
         parser.error(f"--peers has {', '.join(unknown)}; with --device {options.device} there are: {known}")
 
-    models = options.models.split(",")
+    others = options.models == "others"
+    models = [*OTHERS] if others else options.models.split(",")
     if unknown := [model for model in models if model not in MODELS]:
-        parser.error(f"--models has {', '.join(unknown)}; there are: {', '.join(MODELS)}")
-    suffixes = [kind] * (kind != "cpu") + [options.precision] * (options.precision != "float32")
+        parser.error(f"--models has {', '.join(unknown)}; there are: {', '.join(MODELS)}, or others")
+    suffixes = ["others"] * others + [kind] * (kind != "cpu")
+    suffixes += [options.precision] * (options.precision != "float32")
     name = "_".join(["train_step", *suffixes])
     with ExitStack() as stack:
         started_workers = [stack.enter_context(started(*each)) for each in wanted(options, kind, peers)]

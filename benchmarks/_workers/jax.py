@@ -67,11 +67,12 @@ def initial(network: Network) -> list[tuple[jax.Array, jax.Array]]:
     for layer in network.layers:
         match layer:
             case Conv(units) | Dense(units):
-                window = (3, 3) if isinstance(layer, Conv) else ()
+                window = (layer.kernel, layer.kernel) if isinstance(layer, Conv) else ()
                 weights = rng.normal(0, 1, (*window, shape[-1], units))
                 weights *= (2 / weights[..., 0].size) ** 0.5
                 params.append((jnp.asarray(weights, jnp.float32), jnp.zeros(units)))
-                shape = (shape[0] - 2, shape[1] - 2, units) if window else (units,)
+                image = map(layer.size, shape[:2]) if isinstance(layer, Conv) else ()
+                shape = (*image, units)
             case Pool():
                 shape = (shape[0] // 2, shape[1] // 2, shape[2])
             case Flatten():
@@ -87,7 +88,8 @@ def outputs(network: Network, params: Any, x: jax.Array, key: jax.Array) -> jax.
             case Conv():
                 w, b = next(weights)
                 convolve = partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-                x = jax.nn.relu(convolve(x, w, (1, 1), "VALID") + b)
+                strides, padding = (layer.strides,) * 2, layer.keras_padding.upper()
+                x = jax.nn.relu(convolve(x, w, strides, padding) + b)
             case Pool():
                 x = pooled(x)
             case Flatten():

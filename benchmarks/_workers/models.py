@@ -11,9 +11,27 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution of 3 x 3, with a bias and relu, without padding."""
+    """A convolution, with a bias and relu. Padded, it gives a pixel for each that its strides begin at."""
 
     filters: int
+    kernel: int = 3
+    strides: int = 1
+    padded: bool = False
+
+    @property
+    def keras_padding(self) -> str:
+        return "same" if self.padded else "valid"
+
+    @property
+    def title(self) -> str:
+        """As "C32", "C32k5", "C32/2", "C32p"."""
+        kernel = f"k{self.kernel}" if self.kernel != 3 else ""
+        strides = f"/{self.strides}" if self.strides > 1 else ""
+        return f"C{self.filters}{kernel}{strides}{'p' if self.padded else ''}"
+
+    def size(self, image: int) -> int:
+        """The height or width of what it makes of an image."""
+        return -(-(image if self.padded else image - self.kernel + 1) // self.strides)
 
 
 @dataclass(frozen=True)
@@ -82,8 +100,8 @@ class Network:
         parts = ["x".join(map(str, self.inputs))]
         for layer in self.layers:
             match layer:
-                case Conv(filters):
-                    parts.append(f"C{filters}")
+                case Conv():
+                    parts.append(layer.title)
                 case Pool():
                     parts.append("P")
                 case Dense(units):
@@ -96,8 +114,9 @@ class Network:
         stack = [layers.Input(self.inputs)]
         for layer, hidden in zip(self.layers, self.is_hidden, strict=True):
             match layer:
-                case Conv(filters):
-                    stack.append(layers.Conv2D(filters, 3, activation="relu"))
+                case Conv(filters, kernel, strides):
+                    padding = layer.keras_padding
+                    stack.append(layers.Conv2D(filters, kernel, strides, padding, activation="relu"))
                 case Pool():
                     stack.append(layers.MaxPooling2D(2))
                 case Flatten():
@@ -137,7 +156,14 @@ def mlp(*sizes: int, batch: int, dropout: float = 0.0) -> Network:
     return Network((sizes[0],), tuple(layers), batch)
 
 
-MODELS = {
+def cnn(height: int, channels: int, *layers: Layer | int, batch: int, epoch: int = 32) -> Network:
+    """An image network; numbers are dense layers, which come last."""
+    convolutions = [layer for layer in layers if not isinstance(layer, int)]
+    units = [Dense(layer) for layer in layers if isinstance(layer, int)]
+    return Network((height, height, channels), (*convolutions, Flatten(), *units), batch, epoch)
+
+
+PROGRAMS = {
     "mlp_binary": mlp(784, 64, 64, 1, batch=128),
     "mlp_softmax": mlp(784, 64, 64, 10, batch=32),
     "mlp_dropout": mlp(784, 128, 10, batch=32, dropout=0.2),
@@ -158,3 +184,43 @@ MODELS = {
         epoch=8,
     ),
 }
+
+# Image networks with other channels, windows, strides, padding and batches: "others" on the command line.
+_DIGITS = (Conv(32), Pool(), Conv(64), Pool(), Conv(64), 64, 10)
+OTHERS = {
+    "digits_1": cnn(28, 1, *_DIGITS, batch=1, epoch=512),
+    "digits_8": cnn(28, 1, *_DIGITS, batch=8, epoch=128),
+    "digits_128": cnn(28, 1, *_DIGITS, batch=128, epoch=16),
+    "lenet": cnn(28, 1, Conv(6, 5, padded=True), Pool(), Conv(16, 5), Pool(), 120, 84, 10, batch=64),
+    "vgg_like": cnn(
+        32,
+        3,
+        *(layer for filters in (32, 64) for layer in (*[Conv(filters, padded=True)] * 2, Pool())),
+        *(128, 10),
+        batch=32,
+        epoch=16,
+    ),
+    "strided": cnn(
+        *(32, 3),
+        *(Conv(filters, 3, strides, padded=True) for filters, strides in ((32, 1), (64, 2), (128, 2))),
+        10,
+        batch=64,
+        epoch=16,
+    ),
+    "narrow": cnn(
+        *(64, 3),
+        *(layer for filters in (8, 16, 24) for layer in (Conv(filters, padded=True), Pool())),
+        10,
+        batch=16,
+    ),
+    "wide": cnn(16, 64, Conv(128, padded=True), Conv(256, 3, 2, padded=True), 10, batch=8, epoch=16),
+    "pointwise": cnn(
+        32,
+        3,
+        *(Conv(64, 3, 2, padded=True), Conv(128, 1), Conv(64, padded=True), Conv(256, 1), Pool(), 10),
+        batch=32,
+        epoch=16,
+    ),
+}
+
+MODELS = PROGRAMS | OTHERS

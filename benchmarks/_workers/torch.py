@@ -37,8 +37,9 @@ def compiled(network: Network, place: str) -> nn.Module:
     stack: list[nn.Module] = []
     for layer, hidden in zip(network.layers, network.is_hidden, strict=True):
         match layer:
-            case Conv(filters):
-                stack += [nn.LazyConv2d(filters, 3), nn.ReLU()]
+            case Conv(filters, kernel, strides):
+                padding = kernel // 2 if layer.padded else 0  # for strides another one than Keras's, as large
+                stack += [nn.LazyConv2d(filters, kernel, strides, padding), nn.ReLU()]
             case Pool():
                 stack.append(nn.MaxPool2d(2))
             case Flatten():

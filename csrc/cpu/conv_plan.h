@@ -117,13 +117,15 @@ struct Block {
 };
 
 // [images] x [rows] in blocks of about `most` pixels or less, at least `grain` rows: some images, or one image's rows, or
-// `across` images the same few rows. Members take as many blocks each, one after the other: smaller ones where that shares
-// out the pixels more equally. (Cascade Lake, two threads, 3 x 23 x 21 x 89, 22 filters of 7 x 7: 4.06 ms with blocks of two images
-// and one, 3.08 so.)
+// `across` images the same few rows. Members take about as many blocks each, one after the other: smaller ones where that
+// shares out the pixels more equally, though a block's weights have to come first, for as long as `waiting` pixels take. (32 by
+// count: 256 bytes of weights come from L3 in some 32 cycles, in which 26 pixels are multiplied with them. Cascade
+// Lake, two threads, 3 x 23 x 21 x 89, 22 filters of 7 x 7: 4.06 ms with blocks of two images and one, 3.08 so.)
 class Blocks {
 public:
     Blocks() = default;
-    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain, int64_t members = 1, bool across = false)
+    Blocks(int64_t images, int64_t rows, int64_t cols, int64_t most, int64_t grain, int64_t members = 1, bool across = false,
+           double waiting = 32)
         : rows_(rows), grain_(grain) {
         const int64_t tall = (rows + grain - 1) / grain;
         const int64_t fit = std::max<int64_t>(1, most / std::max<int64_t>(1, cols * grain));  // lines of `grain` rows
@@ -134,15 +136,17 @@ public:
         if (members == 1 || across || count == 0 || (alike && count % members == 0)) return;
 
         Blocks best = *this;
+        double least = time(members, cols, waiting);
         const auto consider = [&](const Parts& images_of, const Parts& rows_of) {
             Blocks other = *this;
             other.cut(images_of, rows_of);
-            if (other.time(members, cols) < best.time(members, cols)) best = other;
+            if (const double t = other.time(members, cols, waiting); t < least) least = t, best = other;
         };
         const int64_t equal = (count + members - 1) / members * members, even = members / std::gcd(images, members);
         if (of_rows.count == 1) consider({images, (images + equal - 1) / equal}, of_rows);
         for (const int64_t parts : {(equal + images - 1) / images, even, 2 * even})  // of an image
-            if (parts >= of_rows.count && parts <= tall) consider({images, 1}, {tall, (tall + parts - 1) / parts});
+            if (const int64_t fewer = std::min(parts, tall); fewer >= of_rows.count)
+                consider({images, 1}, {tall, (tall + fewer - 1) / fewer});
         *this = best;
     }
 
@@ -166,14 +170,16 @@ private:
     int64_t lines_before(int64_t block) const {
         const int64_t i = block / of_rows_.count, first = of_images_.begin(i);
         return first * of_rows_.begin(of_rows_.count) +
-               (of_images_.begin(i + 1) - first) * of_rows_.begin(block % of_rows_.count);
+               (of_images_.begin(i + 1) - first) * of_rows_.begin(block - i * of_rows_.count);
     }
-    // Of the member with most to do, in lines; a block's first pixels wait for the weights.
-    double time(int64_t members, int64_t cols) const {
-        constexpr double waiting = 32;
-        int64_t most = 0;
-        for (int64_t m = 0; m < members; ++m)
-            most = std::max(most, lines_before(count * (m + 1) / members) - lines_before(count * m / members));
+    // Of the member with most to do, in lines.
+    double time(int64_t members, int64_t cols, double waiting) const {
+        int64_t most = 0, before = 0;
+        for (int64_t m = 1; m <= members; ++m) {
+            const int64_t past = lines_before(count * m / members);
+            most = std::max(most, past - before);
+            before = past;
+        }
         const int64_t pixels = std::max<int64_t>(1, most_images * most_rows * cols);
         return static_cast<double>(most) * (1 + waiting / static_cast<double>(pixels));
     }
