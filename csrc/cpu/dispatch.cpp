@@ -23,8 +23,8 @@ namespace tilefuse {
 
 namespace {
 
-// For tests alone: see TILEFUSE_EMULATE_AVX512.
-bool is_emulated(std::string_view isa) { return isa == "wide" || isa == "wide_amx"; }
+// For tests alone: see TILEFUSE_EMULATE_AVX512 and TILEFUSE_EMULATE_AMX.
+bool is_emulated(std::string_view isa) { return isa == "wide" || isa == "wide_amx" || isa == "emulated_amx"; }
 
 #if defined(__x86_64__)
 // (__builtin_cpu_supports knows AMX by no name in all compilers.) CPUID leaf 7: EDX bits 22 and 24.
@@ -46,10 +46,10 @@ bool processor_has(const std::string& isa) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    if (isa == "avx2" || is_emulated(isa)) return avx2;
+    if (isa == "avx2" || isa == "wide" || isa == "wide_amx") return avx2;
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (isa == "avx512") return avx512;
+    if (isa == "avx512" || isa == "emulated_amx") return avx512;
     const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
     if (isa == "avx512_bf16") return avx512_bf16;
     if (isa == "amx") return avx512_bf16 && processor_has_amx() && may_use_amx();
