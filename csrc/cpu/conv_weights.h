@@ -93,11 +93,11 @@ public:
             update_points(team);
         } else if (turned_) {
             turn(team);
-            finish(team, rows_ * s_.f, 1, result_, args_.kernel, args_.dw);
+            finish_slices(team, rows_ * s_.f, 1, result_, args_.rule, args_.kernel, args_.dw);
         } else {
-            finish(team, rows_ * s_.f, slices_, sums_, args_.kernel, args_.dw);
+            finish_slices(team, rows_ * s_.f, slices_, sums_, args_.rule, args_.kernel, args_.dw);
         }
-        if (has_bias()) finish(team, s_.f, slices_, bias_sums_, args_.bias, args_.db);
+        if (has_bias()) finish_slices(team, s_.f, slices_, bias_sums_, args_.rule, args_.bias, args_.db);
     }
 
     size_t scratch_size, shared_size;
@@ -440,11 +440,6 @@ private:
             }
         });
         team.barrier();
-    }
-
-    void finish(const Team& team, int64_t count, int64_t slices, T* sums, const tilefuse_parameter& parameter,
-                void* gradient) const {
-        finish_slices(team, count, slices, sums, args_.rule, parameter, gradient);
     }
 
     // Adds the slices of sums of points, and makes the gradient at the filters of them. Returns whether it is finite.

@@ -22,13 +22,15 @@ namespace {
 // Blocks, in bytes: a panel of B, k_block deep, stays in L1 while strips of A pass it; rows of A, k_block deep, stay in
 // L2 while panels pass them; a packed block of B stays in L2 or L3. Panels for vectors of 64 bytes are too large for L1:
 // there a strip of A stays in L1 while a group of panels in L2 passes it. (Cascade Lake, 1024 and 2048 cubed: 103 and 106
-// GFLOP/s with the sizes of the others, 116 and 120 so; with k of 256 107 and 109. Packed strips, 784 x 512 and 512 x 784 with
-// k = 128: 106 and 108 with a panel in L1, 112 and 113 so.) Such a group is also what is packed of B at a time (768, 1536
-// and 128 x 784 with k = 512: 114, 109 and 92 with 768 KB, 123, 116 and 106 with 384, 124, 117 and 110 with 288), but for
-// strips of A that have to be packed, which then are so but once (1024 and 1536 with A transposed: 93 to 102 and 93 with a
-// group of B, 113 and 110 with 2 MB, 113 and 117 with 4 MB).
+// GFLOP/s with the sizes of the others, 116 and 120 so. Packed strips, 784 x 512 and 512 x 784 with k = 128: 106 and 108
+// with a panel in L1, 112 and 113 so.) What it waits for is A and C, a quarter of the time: so products are deep and groups
+// large. (1024, 1536 and 2048 cubed, in a slower hour: 107, 99 and 102 GFLOP/s with a k of 384 and 288 KB, 112, 113 and 112
+// so; as fast with 650 KB.) A group is also what is packed of B at a time. Where few rows pass it, packing is what matters,
+// and the group no larger than leaves L2 room for B as it lay (128 x 784 with k = 512: 92 GFLOP/s with 768 KB, 106 with
+// 384, 110 with 288). But strips of A that have to be packed are so but once (1024 and 1536 with A transposed: 93 to 102
+// and 93 with a group of B, 113 and 110 with 2 MB, 113 and 117 with 4 MB).
 constexpr bool wide = TILEFUSE_VECTOR_BYTES == 64;
-constexpr int64_t k_block = wide ? 384 : 256;
+constexpr int64_t k_block = wide ? 512 : 256;
 constexpr int64_t k_block_of_sums = 256;  // where members take blocks: an even number of them for 784 inputs
 // Where columns of A are read as they lie, a panel has to come from L1 for all of vectors of 64 bytes. (Cascade Lake, A
 // transposed, 256 x 64 with k = 25088, 96 x 256 and 200 x 200 with k = 6272: 58, 72 and 82 GFLOP/s with 384, 90, 86 and 101
@@ -36,9 +38,9 @@ constexpr int64_t k_block_of_sums = 256;  // where members take blocks: an even 
 constexpr int64_t k_block_of_columns = wide ? 96 : k_block;
 constexpr int64_t l1_bytes = 16 * 1024;
 constexpr int64_t l2_bytes = 192 * 1024;
-constexpr int64_t group_bytes = wide ? 288 * 1024 : l1_bytes;
-constexpr int64_t packed_bytes = wide ? group_bytes : 1024 * 1024;
-constexpr int64_t packed_bytes_for_strips = wide ? 4096 * 1024 : packed_bytes;
+constexpr int64_t group_bytes(int64_t rows) { return !wide ? l1_bytes : rows < 512 ? 264 * 1024 : 520 * 1024; }
+constexpr int64_t packed_bytes(int64_t rows) { return wide ? group_bytes(rows) : 1024 * 1024; }
+constexpr int64_t packed_bytes_for_strips = (wide ? 4096 : 1024) * 1024;
 
 template <class T> int64_t whole_panels(int64_t columns) {
     return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
@@ -66,13 +68,13 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     const int64_t most = args.split == TILEFUSE_SPLIT_SUM ? k_block_of_sums : columns_lie ? k_block_of_columns : k_block;
     const int64_t blocks = args.epilogue.rule != nullptr || args.k <= most ? 1 : (args.k + most - 1) / most;
     const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);
-    const int64_t size = k * static_cast<int64_t>(sizeof(T)), columns = whole_panels<T>(args.n);
+    const int64_t size = k * static_cast<int64_t>(sizeof(T)), columns = whole_panels<T>(args.n), most_packed = packed_bytes(args.m);
     // What fits as a whole needs no divisions: they would take as long as a tiny product.
-    const bool few = args.m <= l2_bytes && columns <= packed_bytes && size <= packed_bytes;
-    if (few && args.m * size <= l2_bytes && columns * size <= packed_bytes)
+    const bool few = args.m <= l2_bytes && columns <= most_packed && size <= most_packed;
+    if (few && args.m * size <= l2_bytes && columns * size <= most_packed)
         return {k, std::max<int64_t>(most_rows, args.m), columns};
     const int64_t rows = std::max<int64_t>(most_rows, l2_bytes / size);
-    const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : packed_bytes;
+    const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : most_packed;
     return {k, rows, std::min(columns, std::max<int64_t>(1, bytes / size / panel_columns<T>) * panel_columns<T>)};
 }
 
@@ -164,7 +166,7 @@ private:
         const bool in_l2 = update || (wide ? from == From::columns : !pack_a_);
         const bool comes_from_far = from == From::rows && (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T)) > l1_bytes * 2;
         const int64_t panel_bytes = k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1;
-        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : group_bytes) / panel_bytes);
+        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : group_bytes(args_.m)) / panel_bytes);
         for (int64_t first = 0; first < panels_of_.count; first += group) {
             const int64_t past = std::min(panels_of_.count, first + group);
             const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));

@@ -14,7 +14,8 @@ import pytest
 import tilefuse
 
 ROOT = Path(__file__).parents[2]
-OF_TILEFUSE = (3, 26)  # what its own CMakeLists.txt needs
+STATED = re.match(r"cmake_minimum_required\(VERSION (\d+)\.(\d+)\)", (ROOT / "CMakeLists.txt").read_text())
+OF_TILEFUSE = (int(STATED[1]), int(STATED[2]))
 
 
 def cmake(least: tuple[int, int] = (3, 20)) -> str:
