@@ -88,8 +88,7 @@ public:
         across_ = mostly_outside(h, w);
         windows_most_ = transforms(h, w) ? windows_together(d.inputs) : 0;
         blocks_ = make_blocks(1);
-        reader_ = Reader<E>(d.in, h, w,
-                            !depthwise_ && !winograd() && padding_pays(h, w, blocks_.most_images, copying(d.outputs)));
+        reader_ = Reader<E>(d.in, h, w, padding(h, w));
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * grid_w(), tabled = depthwise_ ? 0 : pixels;
 
         Cut mine(scratch);
@@ -142,6 +141,12 @@ private:
         return !is_pair<E> && may_transform<T>(d_.precision) && d_.pool.height % 2 == 0 &&
                winograd_pays<T>(d_.shape, windows, static_cast<double>(d_.n) * product(h.inside, w.inside), d_.inputs,
                                 d_.outputs, 56, 40, 60, 1);
+    }
+
+    Padding padding(const Reach& h, const Reach& w) const {
+        if (depthwise_) return padding_rows_pays(h, w) ? Padding::of_rows : Padding::none;
+        const bool pays = !winograd() && padding_pays(h, w, blocks_.most_images, copying(d_.outputs));
+        return pays ? Padding::around : Padding::none;
     }
 
     int64_t depthwise_pitch() const { return vectors_of<T>(d_.groups) * lanes<T>; }

@@ -41,8 +41,8 @@ public:
         const int64_t most = winograd_ ? 4 * windows_together(inputs_)
                                        : std::clamp<int64_t>(image_bytes / (2 * pixel), packs_ ? 128 : 64, depthwise_ ? 4096 : 256);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, most, winograd_ ? 2 : 1);
-        reader_ =
-            Reader<E>(x_, h, w, !depthwise_ && !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_)));
+        const bool pads = !depthwise_ && !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_));
+        reader_ = Reader<E>(x_, h, w, pads ? Padding::around : Padding::none);
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         slices_ = slices_of_sums<T>(rows_ * s_.f, blocks_.count);
 
