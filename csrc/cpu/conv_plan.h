@@ -195,10 +195,11 @@ struct Reach {
     int64_t taps = 0;    // of all pixels
     int64_t inside = 0;  // those of them that the image has
     int64_t begun = 0;   // those that the runs' first pixels meet, about
-    int64_t apart = stride;  // from the first on, of so many lines one is read
+    int64_t apart = stride;  // of so many lines, from the first on, one is read
 
     bool leaves() const { return first < 0 || (pixels - 1) * stride + last >= size; }
     Range whole() const { return {first, std::max<int64_t>(0, pixels - 1) * stride + last + 1}; }
+    int64_t length() const { return whole().end - whole().begin; }
 };
 
 // for_taps(body) calls body(phase, tap) for the taps of all phases, one phase after the other; a phase has pixels_of(phase)
@@ -242,13 +243,14 @@ inline double copying(int64_t outputs) { return 4.0 / static_cast<double>(std::m
 // Whether images are to be copied with zeros around them: then all pixels meet the same taps, and make one run. Counted in
 // multiply-adds of a pixel and a tap, of which a run's beginning costs some, and a pixel's copy `copying`. (Cascade Lake, two
 // threads, 25 convolutions with padding: with a beginning of 8 3 % faster in the mean than with 16, 42 x 10 x 8 x 120 with 23
-// filters of 6 x 6 by 1.5, 29 x 10 x 38 x 24 with 100 of 5 x 5 by 1.7; with 4 512 dilated filters take 10 % longer.)
+// filters of 6 x 6 by 1.5, 29 x 10 x 38 x 24 with 100 of 5 x 5 by 1.7; with one of 4, 4 x 14 x 14 x 512 with dilated
+// filters takes 10 % longer.)
 inline bool padding_pays(const Reach& h, const Reach& w, int64_t images, double copying) {
     if (!h.leaves() && !w.leaves()) return false;
     constexpr double beginning = 8;
     const double n = static_cast<double>(images), taps = product(h.taps, w.taps);
     const double in_runs = n * product(h.inside, w.inside) + beginning * product(h.begun, w.begun);
-    const double padded = n * (taps + copying * product(h.size, w.size)) +
+    const double padded = n * (taps + copying * product(h.length(), w.length())) +
                           beginning * taps / product(std::max<int64_t>(1, h.pixels), std::max<int64_t>(1, w.pixels));
     return padded < in_runs;
 }
@@ -270,13 +272,14 @@ inline bool padding_rows_pays(const Reach& h, const Reach& w) {
     const double rows = static_cast<double>(h.inside), taps = static_cast<double>(w.taps);
     const double in_runs = rows * static_cast<double>(w.inside) + beginning * rows * static_cast<double>(w.begun);
     const double padded = rows * taps + beginning * rows * taps / static_cast<double>(std::max<int64_t>(1, w.pixels)) +
-                          copying * product(h.size, w.size);
+                          copying * product(std::min(h.size, h.length()), w.length());
     return padded < in_runs;
 }
 
 enum class Padding { none, of_rows, around };
 
-// The rows of images that blocks read, copied where they can't be used as they lie, or are to have zeros around them.
+// The rows of images that blocks read, copied where they can't be used as they lie, or are to have zeros around them. (What no
+// tap reads between them is left as it was.)
 template <class E> class Reader {
 public:
     Reader() = default;

@@ -23,12 +23,12 @@ namespace {
 // L2 while panels pass them; a packed block of B stays in L2 or L3. Panels for vectors of 64 bytes are too large for L1:
 // there a strip of A stays in L1 while a group of panels in L2 passes it. (Cascade Lake, 1024 and 2048 cubed: 103 and 106
 // GFLOP/s with the sizes of the others, 116 and 120 so. Packed strips, 784 x 512 and 512 x 784 with k = 128: 106 and 108
-// with a panel in L1, 112 and 113 so.) What it waits for is A and C, a quarter of the time: so products are deep and groups
-// large. (1024, 1536 and 2048 cubed, in a slower hour: 107, 99 and 102 GFLOP/s with a k of 384 and 288 KB, 112, 113 and 112
-// so; as fast with 650 KB.) A group is also what is packed of B at a time. Where few rows pass it, packing is what matters,
-// and the group no larger than leaves L2 room for B as it lay (128 x 784 with k = 512: 92 GFLOP/s with 768 KB, 106 with
-// 384, 110 with 288). But strips of A that have to be packed are so but once (1024 and 1536 with A transposed: 93 to 102
-// and 93 with a group of B, 113 and 110 with 2 MB, 113 and 117 with 4 MB).
+// with a panel in L1, 112 and 113 so.) A quarter of the time goes into waiting for A and C: so products are deep and groups
+// large, four panels. (1024, 1536 and 2048 cubed, in a slower hour: 107, 99 and 102 GFLOP/s with a k of 384 and 288 KB,
+// 112, 113 and 112 so; as fast with 650 KB.) A group is also what is packed of B at a time. Where few rows pass it, packing
+// is what matters, and the group, two panels, no larger than leaves L2 room for B as it lay (128 x 784 with k = 512: 92
+// GFLOP/s with 768 KB, 106 with 384, 110 with 288). But strips of A that have to be packed are so but once (1024 and 1536
+// with A transposed: 93 to 102 and 93 with a group of B, 113 and 110 with 2 MB, 113 and 117 with 4 MB).
 constexpr bool wide = TILEFUSE_VECTOR_BYTES == 64;
 constexpr int64_t k_block = wide ? 512 : 256;
 constexpr int64_t k_block_of_sums = 256;  // where members take blocks: an even number of them for 784 inputs
@@ -96,8 +96,9 @@ public:
         if (args_.beta != 0 && args_.beta != 1) scale(c, rows, columns);
         c_ = c;
         offset_ = offset;
-        for (int64_t j = columns.begin; j < columns.end; j += blocking_.columns) {
-            columns_ = {j, std::min(columns.end, j + blocking_.columns)};
+        const int64_t together = columns_together(rows.end - rows.begin);
+        for (int64_t j = columns.begin; j < columns.end; j += together) {
+            columns_ = {j, std::min(columns.end, j + together)};
             divide_columns();
             for (int64_t p = 0; p == 0 || p < args_.k; p += blocking_.k) {
                 k_ = std::min(blocking_.k, args_.k - p);
@@ -116,6 +117,14 @@ private:
         const T beta = static_cast<T>(args_.beta);
         for (int64_t i = rows.begin; i < rows.end; ++i)
             for (int64_t j = columns.begin; j < columns.end; ++j) c[i * args_.c_row_stride + j] *= beta;
+    }
+
+    // Columns of B packed at a time where a member has so many rows, perhaps fewer than the product. (Cascade Lake, two threads,
+    // 512 x 784 with k = 512 and 600 x 1000 with 700: 140 and 199 GFLOP/s with the product's columns, 147 and 204 so.)
+    int64_t columns_together(int64_t rows) const {
+        if (!wide || args_.a_col_stride != 1 || group_bytes(rows) == group_bytes(args_.m)) return blocking_.columns;
+        const int64_t panel_bytes = blocking_.k * panel_columns<T> * static_cast<int64_t>(sizeof(T));
+        return std::min(blocking_.columns, std::max<int64_t>(1, group_bytes(rows) / panel_bytes) * panel_columns<T>);
     }
 
     // Panels of nearly equal width, so that none has too few accumulators.

@@ -14,8 +14,8 @@ import pytest
 import tilefuse
 
 ROOT = Path(__file__).parents[2]
-STATED = re.match(r"cmake_minimum_required\(VERSION (\d+)\.(\d+)\)", (ROOT / "CMakeLists.txt").read_text())
-OF_TILEFUSE = (int(STATED[1]), int(STATED[2]))
+STATED = re.findall(r"cmake_minimum_required\(VERSION (\d+)\.(\d+)", (ROOT / "CMakeLists.txt").read_text())
+OF_TILEFUSE = (int(STATED[0][0]), int(STATED[0][1]))
 
 
 def cmake(least: tuple[int, int] = (3, 20)) -> str:

@@ -347,7 +347,15 @@ def test_pooling_lets_nan_through(device):
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"strides": 2, "padding": "same"}, {"groups": 4}, {"groups": 32}], ids=str
+    "how",
+    [
+        {},
+        {"strides": 2, "padding": "same"},
+        {"groups": 4},
+        {"groups": 32},
+        {"groups": 32, "padding": "same", "dilation": 2},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize(("c", "f"), [(32, 32), (64, 64), (64, 32), (32, 320)])
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1)], ids=["3 x 3", "1 x 1"])
