@@ -45,6 +45,10 @@ constexpr int64_t packed_bytes_for_strips = (wide ? 4096 : 1024) * 1024;
 template <class T> int64_t whole_panels(int64_t columns) {
     return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
 }
+// Of the whole panels that fit, one at least; `size` is a column's.
+template <class T> int64_t columns_within(int64_t bytes, int64_t size) {
+    return std::max<int64_t>(1, bytes / size / panel_columns<T>) * panel_columns<T>;
+}
 
 struct Blocking {
     int64_t k, rows, columns;  // columns: of B packed at a time, whole panels
@@ -75,7 +79,7 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
         return {k, std::max<int64_t>(most_rows, args.m), columns};
     const int64_t rows = std::max<int64_t>(most_rows, l2_bytes / size);
     const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : most_packed;
-    return {k, rows, std::min(columns, std::max<int64_t>(1, bytes / size / panel_columns<T>) * panel_columns<T>)};
+    return {k, rows, std::min(columns, columns_within<T>(bytes, size))};
 }
 
 // ---- one member's rectangle of one product --------------------------------------------------------------------------
@@ -123,8 +127,7 @@ private:
     // 512 x 784 with k = 512 and 600 x 1000 with 700: 140 and 199 GFLOP/s with the product's columns, 147 and 204 so.)
     int64_t columns_together(int64_t rows) const {
         if (!wide || args_.a_col_stride != 1 || group_bytes(rows) == group_bytes(args_.m)) return blocking_.columns;
-        const int64_t panel_bytes = blocking_.k * panel_columns<T> * static_cast<int64_t>(sizeof(T));
-        return std::min(blocking_.columns, std::max<int64_t>(1, group_bytes(rows) / panel_bytes) * panel_columns<T>);
+        return std::min(blocking_.columns, columns_within<T>(group_bytes(rows), blocking_.k * static_cast<int64_t>(sizeof(T))));
     }
 
     // Panels of nearly equal width, so that none has too few accumulators.
