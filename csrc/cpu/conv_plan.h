@@ -269,9 +269,9 @@ template <class E> struct View {
 inline bool padding_rows_pays(const Reach& h, const Reach& w) {
     if (!w.leaves()) return false;
     constexpr double beginning = 4, copying = 4;
-    const double rows = static_cast<double>(h.inside), taps = static_cast<double>(w.taps);
-    const double in_runs = rows * static_cast<double>(w.inside) + beginning * rows * static_cast<double>(w.begun);
-    const double padded = rows * taps + beginning * rows * taps / static_cast<double>(std::max<int64_t>(1, w.pixels)) +
+    const double taps = product(h.inside, w.taps);
+    const double in_runs = product(h.inside, w.inside) + beginning * product(h.inside, w.begun);
+    const double padded = taps + beginning * taps / static_cast<double>(std::max<int64_t>(1, w.pixels)) +
                           copying * product(std::min(h.size, h.length()), w.length());
     return padded < in_runs;
 }
