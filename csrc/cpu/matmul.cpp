@@ -29,7 +29,6 @@ namespace {
 // is what matters, and the group, two panels, no larger than leaves L2 room for B as it lay (128 x 784 with k = 512: 92
 // GFLOP/s with 768 KB, 106 with 384, 110 with 288). But strips of A that have to be packed are so but once (1024 and 1536
 // with A transposed: 93 to 102 and 93 with a group of B, 113 and 110 with 2 MB, 113 and 117 with 4 MB).
-constexpr bool wide = TILEFUSE_VECTOR_BYTES == 64;
 constexpr int64_t k_block = wide ? 512 : 256;
 constexpr int64_t k_block_of_sums = 256;  // where members take blocks: an even number of them for 784 inputs
 // Where columns of A are read as they lie, a panel has to come from L1 for all of vectors of 64 bytes. (Cascade Lake, A
@@ -41,6 +40,10 @@ constexpr int64_t l2_bytes = 192 * 1024;
 constexpr int64_t group_bytes(int64_t rows) { return !wide ? l1_bytes : rows < 512 ? 264 * 1024 : 520 * 1024; }
 constexpr int64_t packed_bytes(int64_t rows) { return wide ? group_bytes(rows) : 1024 * 1024; }
 constexpr int64_t packed_bytes_for_strips = (wide ? 4096 : 1024) * 1024;
+// Where they are many, more of them stay in L2 and one panel at a time passes. (2545 x 2834 with k = 437 and A transposed,
+// 2852 x 2108 with 1904 and both: 107 and 105 GFLOP/s with 192 KB of strips and groups of panels, 114 and 114 so; 500 x 400 with
+// 300: 109 and 105.)
+constexpr int64_t strips_bytes = 384 * 1024;
 
 template <class T> int64_t whole_panels(int64_t columns) {
     return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
@@ -57,11 +60,19 @@ struct Blocking {
 // Columns that are a multiple of 2 KB apart share a few sets of the cache.
 template <class T> bool far_apart(int64_t stride) { return stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0; }
 
+// Columns of A as they lie come from as many pages as a block of k has rows, of which the processor knows the first 64 by
+// heart. (Cascade Lake, A transposed, 300 x 100 with k = 1000, 678 x 377 with 374, 1500 x 100 with 1500 and 2406 x 419 with
+// 2771: 98, 102, 44 and 83 GFLOP/s from columns, 89, 109, 73 and 109 from strips; 784 x 128 with k = 128: 121 and 105.)
+template <class T> bool columns_scattered(const tilefuse_matmul_args& args) {
+    constexpr int64_t bytes = 60 * 4096;
+    return wide && args.k > 2 * k_block_of_columns && args.a_col_stride > bytes / k_block_of_columns / static_cast<int64_t>(sizeof(T));
+}
+
 // Packing a strip of A costs about as much as a panel that passes it: it pays for so many panels. Rows of A are nearly as
 // good as strips, columns of A are not. (Zen 3, 128 x 128 x 128: 83 GFLOP/s with strips, 90 with rows; 192 and 256 are the
 // same either way.)
 template <class T> int64_t panels_worth_strips(const tilefuse_matmul_args& args) {
-    return far_apart<T>(args.a_col_stride) ? 2 : args.a_col_stride == 1 ? 12 : 8;
+    return far_apart<T>(args.a_col_stride) ? 2 : args.a_col_stride == 1 ? 12 : columns_scattered<T>(args) ? 2 : 8;
 }
 
 template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
@@ -77,7 +88,8 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     const bool few = args.m <= l2_bytes && columns <= most_packed && size <= most_packed;
     if (few && args.m * size <= l2_bytes && columns * size <= most_packed)
         return {k, std::max<int64_t>(most_rows, args.m), columns};
-    const int64_t rows = std::max<int64_t>(most_rows, l2_bytes / size);
+    const bool many_strips = wide && args.a_col_stride != 1 && args.m * size > 1024 * 1024;
+    const int64_t rows = std::max<int64_t>(most_rows, (many_strips ? strips_bytes : l2_bytes) / size);
     const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : most_packed;
     return {k, rows, std::min(columns, columns_within<T>(bytes, size))};
 }
@@ -177,8 +189,9 @@ private:
         const bool update = args_.epilogue.rule != nullptr;
         const bool in_l2 = update || (wide ? from == From::columns : !pack_a_);
         const bool comes_from_far = from == From::rows && (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T)) > l1_bytes * 2;
+        const bool many_strips = wide && pack_a_ && (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T)) > l2_bytes;
         const int64_t panel_bytes = k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1;
-        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : group_bytes(args_.m)) / panel_bytes);
+        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : many_strips ? l1_bytes : group_bytes(args_.m)) / panel_bytes);
         for (int64_t first = 0; first < panels_of_.count; first += group) {
             const int64_t past = std::min(panels_of_.count, first + group);
             const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));

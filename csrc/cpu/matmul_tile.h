@@ -9,13 +9,12 @@ namespace tilefuse::inline TILEFUSE_ISA {
 
 // A tile is at most max_rows(nv) rows by nv vectors, nv <= max_vectors: its accumulators, a row of B and one broadcast
 // element of A fit in the 16 (or 32) vector registers, and there are enough of them (8) to keep two FMA units busy.
-#if TILEFUSE_VECTOR_BYTES == 64
-constexpr int max_vectors = 4;
-constexpr int max_rows(int nv) { return nv <= 2 ? 12 : nv == 3 ? 8 : 6; }
-#else
-constexpr int max_vectors = 2;
-constexpr int max_rows(int nv) { return nv == 1 ? 12 : 6; }
-#endif
+constexpr bool wide = TILEFUSE_VECTOR_BYTES == 64;
+constexpr int max_vectors = wide ? 4 : 2;
+constexpr int max_rows(int nv) {
+    if (wide) return nv <= 2 ? 12 : nv == 3 ? 8 : 6;
+    return nv == 1 ? 12 : 6;
+}
 constexpr int most_rows = 12;
 
 template <class T> constexpr int64_t panel_columns = max_vectors * lanes<T>;
@@ -94,17 +93,6 @@ template <class T, From from, int Rows, int Vectors> void tile(const TileArgs<T>
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) sums[i][v] = Vec<T>{};
-    // Asks for C while the sums are added up. (Zen 3, n = 1024 and 2048: 67 and 62 GFLOP/s without, 75 and 76 with this.) Short
-    // sums are there before it comes. (Cascade Lake, 21632 x 32 with k = 9 and 27: 48 and 80 GFLOP/s with, 58 and 86 without;
-    // with k = 64 103 and 99.)
-    constexpr int64_t shortest = 32;
-    if (t.k >= shortest) {
-#pragma GCC unroll 16
-        for (int i = 0; i < Rows; ++i) {
-            __builtin_prefetch(t.c + i * t.c_stride, 1);
-            __builtin_prefetch(t.c + i * t.c_stride + Vectors * lanes<T> - 1, 1);
-        }
-    }
     constexpr bool packed = from == From::strip;
     Lines<T, from == From::rows ? Rows : steps_of_turn, packed ? Rows : 0> a(t.a, t.a_stride);
     Lines<T, steps_of_turn, packed ? Vectors * lanes<T> : 0> b(t.b, t.b_stride);
@@ -127,14 +115,36 @@ template <class T, From from, int Rows, int Vectors> void tile(const TileArgs<T>
             for (int v = 0; v < Vectors; ++v) sums[i][v] += x * row[v];
         }
     };
-    int64_t p = 0;
-    for (; p + steps_of_turn <= t.k; p += steps_of_turn) {
-        a.keep_in_registers();
-        b.keep_in_registers();
-#pragma GCC unroll 4
-        for (int u = 0; u < steps_of_turn; ++u) step(u);
-        advance(steps_of_turn);
+    // Asks for C while the sums are added up. (Zen 3, n = 1024 and 2048: 67 and 62 GFLOP/s without, 75 and 76 with it.) Short sums
+    // are there before it comes. (Cascade Lake, 21632 x 32 with k = 9 and 27: 48 and 80 with, 58 and 86 without; with k = 64 103
+    // and 99.) Long ones ask row by row, so that B's lines need not queue behind all of C's. (1536 cubed, 2545 x 2834 with
+    // k = 437: 121 and 115 with all at once, 124 and 119 so; but 256 cubed 128 and 125, 784 x 128 with k = 32 112 and 96.)
+    constexpr int64_t shortest = 32, longer = 272, line = 64 / static_cast<int64_t>(sizeof(T)), columns = Vectors * lanes<T>;
+    const bool row_by_row = wide && t.k >= longer;  // with 16 registers GCC has none left for the outer loop
+    if (t.k >= shortest && !row_by_row) {
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows; ++i) {
+            __builtin_prefetch(t.c + i * t.c_stride, 1);
+            __builtin_prefetch(t.c + i * t.c_stride + columns - 1, 1);
+        }
     }
+    int row = row_by_row ? 0 : Rows;
+    int64_t p = 0;
+    do {
+        if (wide && row < Rows) {
+            const T* c = t.c + row++ * t.c_stride;
+#pragma GCC unroll 4
+            for (int64_t j = 0; j < columns; j += line) __builtin_prefetch(c + j, 1);
+            __builtin_prefetch(c + columns - 1, 1);
+        }
+        for (const int64_t end = wide && row < Rows ? t.k / (Rows + 1) * row : t.k; p + steps_of_turn <= end; p += steps_of_turn) {
+            a.keep_in_registers();
+            b.keep_in_registers();
+#pragma GCC unroll 4
+            for (int u = 0; u < steps_of_turn; ++u) step(u);
+            advance(steps_of_turn);
+        }
+    } while (wide && p + steps_of_turn <= t.k);
     for (; p < t.k; ++p) {
         step(0);
         advance(1);
