@@ -47,6 +47,8 @@
     kernel(conv2d_backward_data)      \
     kernel(conv2d_backward_weights)
 
+#define TILEFUSE_PRODUCTS_AND_CONVOLUTIONS(kernel) TILEFUSE_PRODUCTS(kernel) TILEFUSE_CONVOLUTIONS(kernel)
+
 // Those that CUDA devices have, and the CPU has not.
 #define TILEFUSE_CUDA_KERNELS(kernel) \
     TILEFUSE_KERNELS(kernel)          \

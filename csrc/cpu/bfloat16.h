@@ -41,8 +41,8 @@ using Pair = uint32_t;
 template <class E> constexpr bool is_pair = std::is_same_v<E, Pair>;
 template <class E> using Sum = std::conditional_t<is_pair<E>, float, E>;
 
-// (Where vectors are wider than the instruction set's, that they can be tested, so is this instruction emulated.)
-#if defined(__AVX512BF16__) || (TILEFUSE_VECTOR_BYTES == 64 && !defined(__AVX512F__))
+// (Emulated beside emulated tile registers, and where vectors are wider than the instruction set's, that they can be tested.)
+#if defined(__AVX512BF16__) || defined(TILEFUSE_TILES) || (TILEFUSE_VECTOR_BYTES == 64 && !defined(__AVX512F__))
 constexpr bool multiplies_pairs = true;
 #else
 constexpr bool multiplies_pairs = false;

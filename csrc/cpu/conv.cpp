@@ -12,43 +12,84 @@
 namespace tilefuse::inline TILEFUSE_ISA {
 namespace {
 
-// body(E{}) with the elements that such a convolution multiplies. Pairs of channels or of images: not where every other one
-// of a pair would be missing.
-template <class Args, class Body> void by_element(const Args& args, const Body& body) {
+// Pairs of channels or of images: not where every other one of a pair would be missing.
+template <class Args> bool takes_pairs(const Args& args) {
     constexpr bool of_weights = std::is_same_v<Args, tilefuse_conv2d_backward_weights_args>;
     const tilefuse_conv2d_shape& s = args.shape;
     const int64_t inputs = (std::is_same_v<Args, tilefuse_conv2d_args> ? s.c : s.f) / std::max<int64_t>(1, s.groups);
     const bool halves = of_weights ? s.n > 1 : inputs % 2 == 0 || (s.groups == 1 && inputs > 4);
-    if (multiplies_pairs && args.dtype == TILEFUSE_FLOAT32 && args.precision == TILEFUSE_PRECISION_BFLOAT16 && halves &&
-        !depthwise(s)) {
-        if constexpr (multiplies_pairs) body(Pair{});
-    } else {
-        by_dtype(args.dtype, body);
-    }
+    return multiplies_pairs && args.dtype == TILEFUSE_FLOAT32 && args.precision == TILEFUSE_PRECISION_BFLOAT16 && halves &&
+           !depthwise(s) && pixels_of(s) > 0;
 }
 
+// One direction, in elements E; what it needs.
 template <class E, class Args> void convolve(Team& team, const Args& args) {
     const Direction<E> d = direction<E>(args);
     if (d.n == 0 || d.out_h == 0 || d.out_w == 0 || d.channels() == 0) return;
     Convolution<E>(d, team.scratch<char>(), team.shared<char>())(team);
 }
+template <class E> void convolve(Team& team, const tilefuse_conv2d_backward_weights_args& args) {
+    if (args.shape.f > 0) WeightGradient<E>(args, team.scratch<char>(), team.shared<char>())(team);
+}
 
-template <class Args> Cost convolution_cost(const Args& args) {
-    if (is_product(args)) return product_cost(args);
+template <class Plan> Cost cost_of(const Plan& plan, double work) {
     Cost cost;
-    cost.work = 2 * multiply_adds(args.shape);
-    if (is_small(args)) return cost;
-    by_element(args, [&](auto zero) {
-        using E = decltype(zero);
-        const Convolution<E> c(direction<E>(args), nullptr, nullptr);
-        cost.scratch = c.scratch_size;
-        cost.shared = c.shared_size;
-    });
+    cost.work = work;
+    cost.scratch = plan.scratch_size;
+    cost.shared = plan.shared_size;
     return cost;
+}
+template <class E, class Args> Cost convolution_cost(const Args& args) {
+    return cost_of(Convolution<E>(direction<E>(args), nullptr, nullptr), 2 * multiply_adds(args.shape));
+}
+template <class E> Cost convolution_cost(const tilefuse_conv2d_backward_weights_args& args) {
+    return cost_of(WeightGradient<E>(args, nullptr, nullptr), 2 * multiply_adds(args.shape));
+}
+
+#if defined(TILEFUSE_BASE_ISA)
+
+}  // namespace
+
+// An instruction set that adds to another one has convolutions of pairs, and leaves the rest to that one.
+#define TILEFUSE_OF_PAIRS(name)                                                \
+    void name(Team& team, const tilefuse_##name##_args& args) {                \
+        if (takes_pairs(args)) return convolve<Pair>(team, args);              \
+        TILEFUSE_BASE_ISA::table().name.run(team, args);                       \
+    }                                                                          \
+    Cost name##_cost(const tilefuse_##name##_args& args) {                     \
+        if (takes_pairs(args)) return convolution_cost<Pair>(args);            \
+        return TILEFUSE_BASE_ISA::table().name.cost(args);                     \
+    }
+TILEFUSE_CONVOLUTIONS(TILEFUSE_OF_PAIRS)
+
+#else
+
+// body(E{}) with the elements that such a convolution multiplies.
+template <class Args, class Body> void by_element(const Args& args, const Body& body) {
+    if constexpr (multiplies_pairs)
+        if (takes_pairs(args)) return body(Pair{});
+    by_dtype(args.dtype, body);
 }
 
 template <class Args> void run_small(Team& team, const Args& args) {
     if (team.rank == 0) by_dtype(args.dtype, [&](auto zero) { convolve_small<decltype(zero)>(args); });
+}
+template <class Args> Cost small_cost(const Args& args) {
+    Cost cost;
+    cost.work = 2 * multiply_adds(args.shape);
+    return cost;
+}
+
+template <class Args> void run_convolution(Team& team, const Args& args) {
+    if (is_product(args)) return multiply_product(team, args);
+    if (is_small(args)) return run_small(team, args);
+    by_element(args, [&](auto zero) { convolve<decltype(zero)>(team, args); });
+}
+template <class Args> Cost cost_of_convolution(const Args& args) {
+    if (is_product(args)) return product_cost(args);
+    Cost cost = small_cost(args);
+    if (!is_small(args)) by_element(args, [&](auto zero) { cost = convolution_cost<decltype(zero)>(args); });
+    return cost;
 }
 
 template <class T> void zero_gradients(Team& team, const tilefuse_conv2d_backward_weights_args& args) {
@@ -60,19 +101,11 @@ template <class T> void zero_gradients(Team& team, const tilefuse_conv2d_backwar
 
 }  // namespace
 
-void conv2d(Team& team, const tilefuse_conv2d_args& args) {
-    if (is_product(args)) return multiply_product(team, args);
-    if (is_small(args)) return run_small(team, args);
-    by_element(args, [&](auto zero) { convolve<decltype(zero)>(team, args); });
-}
-Cost conv2d_cost(const tilefuse_conv2d_args& args) { return convolution_cost(args); }
+void conv2d(Team& team, const tilefuse_conv2d_args& args) { run_convolution(team, args); }
+Cost conv2d_cost(const tilefuse_conv2d_args& args) { return cost_of_convolution(args); }
 
-void conv2d_backward_data(Team& team, const tilefuse_conv2d_backward_data_args& args) {
-    if (is_product(args)) return multiply_product(team, args);
-    if (is_small(args)) return run_small(team, args);
-    by_element(args, [&](auto zero) { convolve<decltype(zero)>(team, args); });
-}
-Cost conv2d_backward_data_cost(const tilefuse_conv2d_backward_data_args& args) { return convolution_cost(args); }
+void conv2d_backward_data(Team& team, const tilefuse_conv2d_backward_data_args& args) { run_convolution(team, args); }
+Cost conv2d_backward_data_cost(const tilefuse_conv2d_backward_data_args& args) { return cost_of_convolution(args); }
 
 void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_args& args) {
     if (is_small(args)) {
@@ -82,29 +115,21 @@ void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_
     }
     by_element(args, [&](auto zero) {
         using E = decltype(zero);
-        const tilefuse_conv2d_shape& s = args.shape;
-        if (pixels_of(s) == 0) return zero_gradients<Sum<E>>(team, args);
+        if (pixels_of(args.shape) == 0) return zero_gradients<Sum<E>>(team, args);
         if (is_product(args)) return ProductGradient<Sum<E>>(args, team.scratch<char>(), team.shared<char>())(team);
-        if (s.f > 0) WeightGradient<E>(args, team.scratch<char>(), team.shared<char>())(team);
+        convolve<E>(team, args);
     });
 }
 Cost conv2d_backward_weights_cost(const tilefuse_conv2d_backward_weights_args& args) {
-    Cost cost;
-    cost.work = 2 * multiply_adds(args.shape);
+    Cost cost = small_cost(args);
     if (pixels_of(args.shape) == 0 || is_small(args)) return cost;
     by_element(args, [&](auto zero) {
-        const auto take = [&](const auto& gradient) {
-            cost.scratch = gradient.scratch_size;
-            cost.shared = gradient.shared_size;
-        };
         using E = decltype(zero);
-        if (is_product(args)) {
-            take(ProductGradient<Sum<E>>(args, nullptr, nullptr));
-        } else {
-            take(WeightGradient<E>(args, nullptr, nullptr));
-        }
+        cost = is_product(args) ? cost_of(ProductGradient<Sum<E>>(args, nullptr, nullptr), cost.work) : convolution_cost<E>(args);
     });
     return cost;
 }
+
+#endif
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

@@ -3,8 +3,11 @@
 // of pixels are transformed, multiplied point by point, and transformed back (conv_winograd.h).
 #pragma once
 
+#include <optional>
+
 #include "cpu/conv_depthwise.h"
 #include "cpu/conv_plan.h"
+#include "cpu/conv_tile_amx.h"
 #include "cpu/conv_winograd.h"
 #include "cpu/cut.h"
 #include "cpu/matmul_epilogue.h"
@@ -73,7 +76,7 @@ public:
     // Cuts the work; with memory, prepares it.
     Convolution(const Direction<E>& d, void* scratch, void* shared)
         : d_(d), depthwise_(depthwise(d.shape)), inputs_(depthwise_ ? 1 : d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
-          taps_count_(taps_of(d.shape)), panels_of_(vectors_of<T>(d.outputs), max_vectors) {
+          taps_count_(taps_of(d.shape)), tiled_(fills_tiles()), panels_of_(vectors_of<T>(d.outputs), max_vectors) {
         // (With steps, what is written is passed once for each remainder.)
         const int64_t written = pools() || d.step_h * d.step_w > 1 ? d.channels() * d.step_h * d.step_w : 0;
         const int64_t numbers = std::max({d.in.pixel() * d.stride_h * d.stride_w, written, int64_t{1}});
@@ -127,6 +130,8 @@ public:
         blocks_ = make_blocks(team.size / columns);
         const int column = team.rank % columns, row = team.rank / columns, rows = team.size / columns;
         const Range mine = {panels * column / columns, panels * (column + 1) / columns};
+        std::optional<TileRegisters> registers;
+        if (tiled_) registers.emplace();
         for (int64_t b = blocks_.count * row / rows; b < blocks_.count * (row + 1) / rows; ++b) multiply(blocks_[b], mine);
     }
 
@@ -135,6 +140,13 @@ public:
 private:
     bool pools() const { return d_.pool.height > 0; }
     bool winograd() const { return windows_most_ > 0; }
+
+    // Whether a row of taps fills half the depth of a tile register: then it is far ahead of vectors, whose instructions multiply
+    // a sixteenth of what tiles' do.
+    bool fills_tiles() const {
+        const bool together = d_.groups == 1 && d_.shape.dilation_w == 1;
+        return multiplies_tiles && is_pair<E> && (together ? kernel_w_ : 1) * inputs_ >= 8;
+    }
 
     bool transforms(const Reach& h, const Reach& w) const {
         const double windows = product(d_.n * ((d_.out_h + 1) / 2), (d_.out_w + 1) / 2);
@@ -387,15 +399,25 @@ private:
                 t.b = panel(group, number);
                 t.c = c + group * d_.outputs + begin;
                 t.tail = static_cast<int>(lanes<T> - std::max<int64_t>(0, begin + vectors * lanes<T> - d_.outputs));
-                const Parts strips(pixels, max_pixels(vectors));
-                for (int64_t strip = 0; strip < strips.count; ++strip) {
-                    const int64_t first = strips.begin(strip);
-                    t.a_at = a_at_ + first;
-                    t.c_at = c_at_ + first;
-                    conv_tiles<E>.of_pixels[vectors - 1][strips.begin(strip + 1) - first - 1](t);
-                }
+                multiply_pixels(t, pixels, vectors);
             }
         }
+    }
+
+    void multiply_pixels(PixelTile<E>& t, int64_t pixels, int vectors) const {
+        const auto for_strips = [&](int64_t most, const auto& multiply) {
+            const Parts strips(pixels, most);
+            for (int64_t strip = 0; strip < strips.count; ++strip) {
+                const int64_t first = strips.begin(strip);
+                t.a_at = a_at_ + first;
+                t.c_at = c_at_ + first;
+                multiply(strips.begin(strip + 1) - first);
+            }
+        };
+        if constexpr (multiplies_tiles && is_pair<E>) {
+            if (tiled_) return for_strips(tiled_pixels(vectors), [&](int64_t rows) { pixel_tiles(t, rows, vectors); });
+        }
+        for_strips(max_pixels(vectors), [&](int64_t rows) { conv_tiles<E>.of_pixels[vectors - 1][rows - 1](t); });
     }
 
     // Windows of 2 x 2 pixels, some at a time, by their points.
@@ -556,6 +578,7 @@ private:
     const Direction<E> d_;
     const bool depthwise_;
     const int64_t inputs_, kernel_w_, taps_count_;
+    const bool tiled_;
     const Parts panels_of_;
     Reader<E> reader_;
     int64_t most_;  // pixels of a block
