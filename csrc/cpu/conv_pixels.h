@@ -141,11 +141,10 @@ private:
     bool pools() const { return d_.pool.height > 0; }
     bool winograd() const { return windows_most_ > 0; }
 
-    // Whether a row of taps fills half the depth of a tile register: then it is far ahead of vectors, whose instructions multiply
-    // a sixteenth of what tiles' do.
+    // Whether a row of taps is deep enough for tile registers.
     bool fills_tiles() const {
         const bool together = d_.groups == 1 && d_.shape.dilation_w == 1;
-        return multiplies_tiles && is_pair<E> && (together ? kernel_w_ : 1) * inputs_ >= 8;
+        return multiplies_tiles && is_pair<E> && (together ? kernel_w_ : 1) * inputs_ >= least_of_tile;
     }
 
     bool transforms(const Reach& h, const Reach& w) const {
@@ -415,7 +414,7 @@ private:
             }
         };
         if constexpr (multiplies_tiles && is_pair<E>) {
-            if (tiled_) return for_strips(tiled_pixels(vectors), [&](int64_t rows) { pixel_tiles(t, rows, vectors); });
+            if (tiled_) return for_strips(tiled_rows(vectors), [&](int64_t rows) { pixel_tiles(t, rows, vectors); });
         }
         for_strips(max_pixels(vectors), [&](int64_t rows) { conv_tiles<E>.of_pixels[vectors - 1][rows - 1](t); });
     }

@@ -5,8 +5,11 @@
 // point (conv_winograd.h).
 #pragma once
 
+#include <optional>
+
 #include "cpu/conv_depthwise.h"
 #include "cpu/conv_plan.h"
+#include "cpu/conv_tile_amx.h"
 #include "cpu/conv_winograd.h"
 #include "cpu/cut.h"
 #include "cpu/optimizer.h"
@@ -30,14 +33,14 @@ public:
              .pairs = pairs},
           dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
               .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
-          turned_(turning_pays()), columns_unit_(turned_ ? 1 : lanes<T>),
+          turned_(turning_pays()), tiled_(multiplies_tiles && is_pair<E> && segment_length() >= least_of_tile), columns_unit_(turned_ ? 1 : lanes<T>),
           panels_of_((outputs_ + columns_unit_ - 1) / columns_unit_, turned_ ? rows_of(segment_length()) : max_vectors) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
         const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
         winograd_ = !turned_ && transforms(h, w);
         rows_ = (winograd_ ? winograd_points : taps_of(s_)) * inputs_;
-        packs_ = !depthwise_ && !winograd_ && !turned_ && panels_of_.count >= panels_worth_strips_of_x;
+        packs_ = !depthwise_ && !winograd_ && !turned_ && !tiled_ && panels_of_.count >= panels_worth_strips_of_x;
         const int64_t most = winograd_ ? 4 * windows_together(inputs_)
                                        : std::clamp<int64_t>(image_bytes / (2 * pixel), packs_ ? 128 : 64, depthwise_ ? 4096 : 256);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, most, winograd_ ? 2 : 1);
@@ -79,6 +82,8 @@ public:
     // Slices and panels of output channels are shared out.
     void operator()(Team& team) {
         if (team.rank == 0) *spoiled_ = 0;
+        std::optional<TileRegisters> registers;
+        if (tiled_) registers.emplace();
         add_up(team);
         if (winograd_) {
             if (!finish_points(team)) __atomic_store_n(spoiled_, 1, __ATOMIC_RELAXED);
@@ -340,7 +345,7 @@ private:
     }
 
     void add_segment(int64_t pixels, const Segment& segment, Range numbers, const E* x, T* sums) const {
-        const int vectors = columns_of(numbers.begin).vectors(), rows = max_rows(vectors);
+        const int vectors = columns_of(numbers.begin).vectors(), rows = tiled_ ? static_cast<int>(tiled_rows(vectors)) : max_rows(vectors);
         const bool packs = packs_ && numbers.end - numbers.begin >= panels_worth_strips_of_x;
         for (int64_t p = 0; packs && p < pixels; ++p) strip_at_[p] = p * rows;
         const Parts strips(segment.length, rows);
@@ -359,7 +364,14 @@ private:
                     const int64_t at = strips.begin(i);
                     t.x = packs ? strips_ + (i - strip) * pixels * rows : x + segment.at + at;
                     t.c = sums + columns.first + (segment.row + at) * s_.f;
-                    conv_tiles<E>.of_weights[0][vectors - 1][strips.begin(i + 1) - at - 1](t);
+                    const int64_t count = strips.begin(i + 1) - at;
+                    if constexpr (multiplies_tiles && is_pair<E>) {
+                        if (tiled_) {
+                            weight_tiles(t, count, vectors);
+                            continue;
+                        }
+                    }
+                    conv_tiles<E>.of_weights[0][vectors - 1][count - 1](t);
                 }
             }
         }
@@ -481,6 +493,7 @@ private:
     const Images<E> x_, dy_;
     Reader<E> reader_;
     const bool turned_;  // output channels are the rows of tiles, and of sums
+    const bool tiled_;   // in tile registers
     const int64_t columns_unit_;
     const Parts panels_of_;
     bool winograd_, packs_;
