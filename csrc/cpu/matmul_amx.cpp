@@ -286,38 +286,41 @@ private:
 };
 
 // Whether a product is worth packing for AMX. (The sizes are estimates: for float32, packing an element costs about as much
-// as 2 of the 128 / 32 times that it is used.) A split that the caller relies on, and an update, are left to the others.
+// as 2 of the 128 / 32 times that it is used.) A split that the caller relies on is left to the others, and so is an update with
+// float32, whose sums mostly are too short for packing three parts.
 bool suits_amx(const tilefuse_matmul_args& args) {
     if (args.dtype != TILEFUSE_FLOAT32) return false;
-    if (args.split != TILEFUSE_SPLIT_AUTO || args.epilogue.rule != nullptr) return false;
+    if (args.split != TILEFUSE_SPLIT_AUTO) return false;
     const bool stored = args.operands != TILEFUSE_STORED_WHOLE;
     if (args.precision == TILEFUSE_PRECISION_IEEE && !stored) return false;
     const bool one_part = args.precision == TILEFUSE_PRECISION_BFLOAT16 || stored;
+    if (args.epilogue.rule != nullptr && !one_part) return false;
     const int64_t least = one_part ? 32 : 64, many = 8 * least * least * least;
     return std::min({args.m, args.n, args.k}) >= least && args.m * args.n >= many / args.k;
 }
 
-// Of one product, C in float32, if it lies in 16 bits itself.
-size_t sums_of(const tilefuse_matmul_args& args) {
-    return args.result == TILEFUSE_STORED_WHOLE ? 0 : static_cast<size_t>(args.m * args.n);
+// Whether sums have no place in C: it lies in 16 bits, or is a gradient that an update makes use of.
+bool sums_apart(const tilefuse_matmul_args& args) {
+    return args.result != TILEFUSE_STORED_WHOLE || args.epilogue.rule != nullptr;
 }
 
 template <int parts, class Element> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
     const Epilogue<float> epilogue(args);
     Product<parts, Element> product(team, args);
     const bool narrow = args.result != TILEFUSE_STORED_WHOLE;
-    product.c_stride = narrow ? args.n : args.c_row_stride;
+    auto* const apart = reinterpret_cast<float*>(team.shared<char>() + Product<parts, Element>::shared(args));
+    product.c_stride = sums_apart(args) ? args.n : args.c_row_stride;
     for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
         const auto* left = static_cast<const Element*>(args.a) + a;
         const auto* right = static_cast<const Element*>(args.b) + b;
         if (!narrow) {
-            product.c = static_cast<float*>(args.c) + offset;
+            product.c = sums_apart(args) ? apart : static_cast<float*>(args.c) + offset;
             return product(left, right, [&](float* sums, int64_t row, int64_t column, int64_t rows, int64_t columns) {
                 epilogue(sums, product.c_stride, offset, row, column, rows, columns);
             });
         }
         uint16_t* const c = static_cast<uint16_t*>(args.c) + offset;
-        product.c = reinterpret_cast<float*>(team.shared<char>() + Product<parts, Element>::shared(args));
+        product.c = apart;
         if (args.beta != 0) {
             const Range mine = team.range(args.m);
             for (int64_t i = mine.begin; i < mine.end; ++i)
@@ -348,7 +351,7 @@ Cost matmul_cost(const tilefuse_matmul_args& args) {
     const bool one_part = args.precision == TILEFUSE_PRECISION_BFLOAT16 || args.operands != TILEFUSE_STORED_WHOLE;
     cost.scratch = 0;
     cost.shared = one_part ? Product<1, float>::shared(args) : Product<3, float>::shared(args);
-    cost.shared += sums_of(args) * sizeof(float);
+    if (sums_apart(args)) cost.shared += static_cast<size_t>(args.m * args.n) * sizeof(float);
     return cost;
 }
 
