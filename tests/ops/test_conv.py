@@ -359,8 +359,10 @@ def test_pooling_lets_nan_through(device):
 )
 @pytest.mark.parametrize(("c", "f"), [(32, 32), (64, 64), (64, 32), (32, 320)])
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1)], ids=["3 x 3", "1 x 1"])
-def test_bits_do_not_depend_on_threads(ops, device, set_num_threads, how, c, f, kernel):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bits_do_not_depend_on_threads(ops, set_num_threads, how, c, f, kernel, precision):
     x, w, b, dy = arrays(normal, (9, 17, 15, c), kernel, f, np.float32, **how)
+    how = how | {"precision": precision}
     results = []
     for threads in (1, 2, 3, 5):
         set_num_threads(threads)
@@ -404,19 +406,40 @@ def test_what_no_window_reads_counts_for_nothing(ops):
     assert_same(dw, ref.conv2d_backward(dy, small, w)[1])
 
 
-@pytest.mark.parametrize(("c", "f"), [(3, 8), (64, 64)])
-def test_infinity_and_nan_stay_in_their_windows(ops, c, f):
+@pytest.mark.parametrize(("c", "f"), [(3, 8), (20, 50), (64, 64)])
+def test_infinity_and_nan_stay_in_their_windows(ops, precision, c, f):
     x, w, b, _ = arrays(integers, (1, 9, 9, c), (3, 3), f, np.float32)
     w = np.where(w == 0, 1, w).astype(np.float32)
-    clean = ops.conv2d(x, w, b)
+    clean = ops.conv2d(x, w, b, precision=precision)
     for value in (np.inf, np.nan):
         spoiled = x.copy()
         spoiled[0, 4, 4, 1] = value
-        y = ops.conv2d(spoiled, w, b)
+        y = ops.conv2d(spoiled, w, b, precision=precision)
         outside = np.ones((7, 7), bool)
         outside[2:5, 2:5] = False
         assert_same(y[0, outside], clean[0, outside])
         assert not np.isfinite(y[0, ~outside]).any()
+
+
+@pytest.mark.parametrize(("c", "f"), [(3, 8), (20, 50), (33, 70)])
+def test_infinite_and_nan_weights_stay_in_their_filters(ops, precision, c, f):
+    x, w, b, dy = arrays(integers, (2, 9, 9, c), (3, 3), f, np.float32)
+    x, dy = np.where(x == 0, 1, x).astype(np.float32), np.where(dy == 0, 1, dy).astype(np.float32)
+    clean, cleaned = (
+        ops.conv2d(x, w, b, precision=precision),
+        ops.conv2d_backward(dy, x, w, precision=precision),
+    )
+    for place, value in (((0, 1, c - 1, 3), np.inf), ((2, 2, c - 1, f - 1), np.nan), ((1, 0, 0, 0), -np.inf)):
+        spoiled = w.copy()
+        spoiled[place] = value
+        y, gradients = (
+            ops.conv2d(x, spoiled, b, precision=precision),
+            ops.conv2d_backward(dy, x, spoiled, precision=precision),
+        )
+        assert_same(np.delete(y, place[3], -1), np.delete(clean, place[3], -1))
+        assert not np.isfinite(y[..., place[3]]).any()
+        assert_same(np.delete(gradients[0], place[2], -1), np.delete(cleaned[0], place[2], -1))
+        assert_same(gradients[1], cleaned[1])
 
 
 @pytest.mark.parametrize(
@@ -430,6 +453,11 @@ def test_infinity_and_nan_stay_in_their_windows(ops, c, f):
         ((1, 2, 3, 64), (2, 2), 64, {}),
         ((3, 9, 10, 13), (3, 3), 230, {"padding": "same", "strides": 2}),
         ((3, 9, 10, 70), (3, 3), 3, {"padding": "same"}),
+        # tile registers: whole ones, and parts of 16 pixels, pairs and filters
+        ((2, 10, 10, 32), (3, 3), 64, {}),
+        ((3, 7, 6, 18), (3, 1), 33, {"padding": "same"}),
+        ((5, 6, 5, 50), (1, 2), 49, {"strides": (1, 2)}),
+        ((1, 5, 6, 66), (2, 3), 17, {"dilation": 2}),
         # on GPUs in the largest tiles: forward, dx, and dw
         ((4, 56, 60, 8), (1, 1), 128, {}),
         ((4, 56, 60, 128), (1, 1), 8, {}),
