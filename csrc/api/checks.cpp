@@ -219,6 +219,10 @@ void check(const tilefuse_matmul_args& args) {
     array(args.b, multiplies ? elements({k, n}) : 0, narrow_operands ? 2 : item, "b");
     array(args.c, args.epilogue.rule ? 0 : results, narrow_result ? 2 : item, "c");
     check_epilogue(args.epilogue, of_c, item, with_rule_too);
+    if (args.epilogue.rule && (args.beta != 0 || narrow_result)) {
+        refuse("epilogue.rule is given with beta " + to_string(args.beta) + (narrow_result ? " and result BFLOAT16" : "") +
+               "; expected beta 0 and a result of dtype, as C is not written");
+    }
     if (args.epilogue.rule && products > 1) refuse("epilogue.rule is given with " + to_string(products) + " products; expected one");
     if (narrow_result && (args.epilogue.preactivation || args.epilogue.addend || args.epilogue.derivative_at)) {
         refuse("result is BFLOAT16: addend, preactivation and derivative_at, which are strided as C, do not go with it");

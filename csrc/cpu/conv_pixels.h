@@ -144,7 +144,8 @@ private:
     // Whether a row of taps is deep enough for tile registers.
     bool fills_tiles() const {
         const bool together = d_.groups == 1 && d_.shape.dilation_w == 1;
-        return multiplies_tiles && is_pair<E> && (together ? kernel_w_ : 1) * inputs_ >= least_of_tile;
+        return multiplies_tiles && is_pair<E> &&
+               (together ? (kernel_w_ + d_.step_w - 1) / d_.step_w : 1) * inputs_ >= least_of_tile;
     }
 
     bool transforms(const Reach& h, const Reach& w) const {
@@ -542,8 +543,8 @@ private:
     // The largest of a window's sums, then bias and activation: which never fall, so that their order doesn't matter.
     // Size: of the windows' sides, where the compiler is to know it.
     template <int Size, class F> void pool(const Block& block, Range columns, const F& function) const {
-        const int64_t high = Size ? Size : d_.pool.height, wide = Size ? Size : d_.pool.width;
-        const int64_t windows_h = d_.out_h / high, windows_w = d_.out_w / wide, f = d_.channels();
+        const int64_t high = Size ? Size : d_.pool.height, broad = Size ? Size : d_.pool.width;
+        const int64_t windows_h = d_.out_h / high, windows_w = d_.out_w / broad, f = d_.channels();
         const int64_t rows = block.rows.end - block.rows.begin, line = d_.out_w * f;
         const T* const bias = d_.epilogue->bias ? static_cast<const T*>(d_.epilogue->bias) : nullptr;
         const auto pool_window = [&](const T* sums, int64_t to) {
@@ -553,11 +554,11 @@ private:
                 Vec<T> best = value(0, 0);
                 Integers<Vec<T>> place{};
                 for (int64_t p = 0; p < high; ++p)
-                    for (int64_t q = p == 0; q < wide; ++q) {
+                    for (int64_t q = p == 0; q < broad; ++q) {
                         const Vec<T> x = value(p, q);
                         const auto larger = (x > best) | (x != x);  // NaN is the largest
                         best = larger ? x : best;
-                        place = larger ? static_cast<Integers<T>>(p * wide + q) - Integers<Vec<T>>{} : place;
+                        place = larger ? static_cast<Integers<T>>(p * broad + q) - Integers<Vec<T>>{} : place;
                     }
                 if (bias) best += load_upto(bias + k, n);
                 store_upto(d_.out + to + k, function.forward(best), n);
@@ -569,7 +570,7 @@ private:
             for (int64_t i = 0; i < rows / high; ++i)
                 for (int64_t j = 0; j < windows_w; ++j) {
                     const int64_t window = (n * windows_h + block.rows.begin / high + i) * windows_w + j;
-                    pool_window(image + (i * high * d_.out_w + j * wide) * f, window * f);
+                    pool_window(image + (i * high * d_.out_w + j * broad) * f, window * f);
                 }
         }
     }

@@ -11,7 +11,7 @@ namespace tilefuse::inline TILEFUSE_ISA {
 
 constexpr int64_t tile_edge = 16;  // rows of a tile register, and numbers or pairs of a row
 constexpr int64_t tile_size = tile_edge * tile_edge;
-constexpr int64_t tiled_rows(int vectors) { return vectors <= 2 ? 2 * tile_edge : tile_edge; }
+constexpr int tiled_rows(int vectors) { return vectors <= 2 ? 32 : 16; }
 
 // From so many rows or pairs on, half of what a tile register has, they are far ahead of vectors, whose instructions multiply a
 // sixteenth of what theirs do.
@@ -20,11 +20,13 @@ constexpr int64_t least_of_tile = tile_edge / 2;
 #if defined(TILEFUSE_TILES)
 
 constexpr bool multiplies_tiles = true;
+static_assert(lanes<float> == tile_edge);
 
 // C[i, :] = the products of all steps, or adds them, for `rows` of C, i at c + row_at(i). `steps` calls step(a, b) for each one:
-// a[rows, 16], zeros past the pairs that there are, and a panel b[16, columns].
+// a[rows, 16], zeros past the pairs that there are, and a panel b[16, columns]. (What a tile register has past `rows` goes nowhere.)
 template <class Steps, class RowAt>
-inline void multiply_tiles(int64_t rows, int vectors, const Steps& steps, float* c, const RowAt& row_at, bool accumulate, int tail) {
+inline void multiply_tiles(int64_t rows, int vectors, const Steps& steps, float* c, const RowAt& row_at, bool accumulate,
+                           int tail) {
     alignas(64) float sums[4 * tile_size];
     const int64_t columns = vectors * tile_edge, pitch = 4 * tile_size / tiled_rows(vectors);
     const int64_t bytes = pitch * static_cast<int64_t>(sizeof(float)), b_bytes = columns * static_cast<int64_t>(sizeof(Pair));
@@ -48,6 +50,7 @@ inline void multiply_tiles(int64_t rows, int vectors, const Steps& steps, float*
                 TILEFUSE_TILE_PRODUCT(1, 4, 7);
                 if (below) TILEFUSE_TILE_PRODUCT(3, 5, 7);
             }
+            tiles_read_memory(b);  // before the next step overwrites it
         });
         TILEFUSE_TILE_STORE(2, sums + tile_edge * pitch, bytes);
         TILEFUSE_TILE_STORE(3, sums + tile_edge * pitch + tile_edge, bytes);
@@ -61,9 +64,11 @@ inline void multiply_tiles(int64_t rows, int vectors, const Steps& steps, float*
             TILEFUSE_TILE_PRODUCT(1, 4, 6);
             TILEFUSE_TILE_LOAD(7, b + 2 * tile_edge, b_bytes);
             TILEFUSE_TILE_PRODUCT(2, 4, 7);
-            if (vectors == 3) return;
-            TILEFUSE_TILE_LOAD(5, b + 3 * tile_edge, b_bytes);
-            TILEFUSE_TILE_PRODUCT(3, 4, 5);
+            if (vectors == 4) {
+                TILEFUSE_TILE_LOAD(5, b + 3 * tile_edge, b_bytes);
+                TILEFUSE_TILE_PRODUCT(3, 4, 5);
+            }
+            tiles_read_memory(b);
         });
         TILEFUSE_TILE_STORE(2, sums + 2 * tile_edge, bytes);
         TILEFUSE_TILE_STORE(3, sums + 3 * tile_edge, bytes);

@@ -33,7 +33,7 @@ public:
              .pairs = pairs},
           dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
               .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
-          turned_(turning_pays()), tiled_(multiplies_tiles && is_pair<E> && segment_length() >= least_of_tile), columns_unit_(turned_ ? 1 : lanes<T>),
+          turned_(turning_pays()), tiled_(fills_tiles()), columns_unit_(turned_ ? 1 : lanes<T>),
           panels_of_((outputs_ + columns_unit_ - 1) / columns_unit_, turned_ ? rows_of(segment_length()) : max_vectors) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
@@ -82,8 +82,6 @@ public:
     // Slices and panels of output channels are shared out.
     void operator()(Team& team) {
         if (team.rank == 0) *spoiled_ = 0;
-        std::optional<TileRegisters> registers;
-        if (tiled_) registers.emplace();
         add_up(team);
         if (winograd_) {
             if (!finish_points(team)) __atomic_store_n(spoiled_, 1, __ATOMIC_RELAXED);
@@ -134,6 +132,11 @@ private:
                copying_dy * work_of(outputs_, segment_length()) < work_of(segment_length(), outputs_);
     }
 
+    // Whether both what lies together of x and an image's pixels do.
+    bool fills_tiles() const {
+        return multiplies_tiles && is_pair<E> && segment_length() >= least_of_tile && s_.out_h * s_.out_w * x_.images() >= least_of_tile;
+    }
+
     // (Sums of points go to memory once a block, and at the end.)
     bool transforms(const Reach& h, const Reach& w) const {
         const double windows = product(s_.n, windows_of(s_.out_h)),
@@ -168,11 +171,14 @@ private:
     void add_up(Team& team) const {
         const int64_t panels = groups_ * panels_of_.count;
         const Range mine = team.range(slices_ * panels);
+        std::optional<TileRegisters> registers;
+        if (tiled_) registers.emplace();
         for (int64_t unit = mine.begin; unit < mine.end;) {
             const int64_t slice = unit / panels, end = std::min(mine.end, (slice + 1) * panels);
             add_up(slice, {unit - slice * panels, end - slice * panels});
             unit = end;
         }
+        registers.reset();
         team.barrier();
     }
 
@@ -345,7 +351,7 @@ private:
     }
 
     void add_segment(int64_t pixels, const Segment& segment, Range numbers, const E* x, T* sums) const {
-        const int vectors = columns_of(numbers.begin).vectors(), rows = tiled_ ? static_cast<int>(tiled_rows(vectors)) : max_rows(vectors);
+        const int vectors = columns_of(numbers.begin).vectors(), rows = tiled_ ? tiled_rows(vectors) : max_rows(vectors);
         const bool packs = packs_ && numbers.end - numbers.begin >= panels_worth_strips_of_x;
         for (int64_t p = 0; packs && p < pixels; ++p) strip_at_[p] = p * rows;
         const Parts strips(segment.length, rows);

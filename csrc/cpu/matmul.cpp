@@ -40,9 +40,9 @@ constexpr int64_t l2_bytes = 192 * 1024;
 constexpr int64_t group_bytes(int64_t rows) { return !wide ? l1_bytes : rows < 512 ? 264 * 1024 : 520 * 1024; }
 constexpr int64_t packed_bytes(int64_t rows) { return wide ? group_bytes(rows) : 1024 * 1024; }
 constexpr int64_t packed_bytes_for_strips = (wide ? 4096 : 1024) * 1024;
-// Where they are many, more of them stay in L2 and one panel at a time passes. (2545 x 2834 with k = 437 and A transposed,
-// 2852 x 2108 with 1904 and both: 107 and 105 GFLOP/s with 192 KB of strips and groups of panels, 114 and 114 so; 500 x 400 with
-// 300: 109 and 105.)
+// Where A is larger than 1 MB, more strips stay in L2 and one panel at a time passes them. (2545 x 2834 with k = 437 and A
+// transposed, 2852 x 2108 with 1904 and both: 107 and 105 GFLOP/s with 192 KB of strips and groups of panels, 114 and 114 so;
+// 500 x 400 with 300: 109 and 105.)
 constexpr int64_t strips_bytes = 384 * 1024;
 
 template <class T> int64_t whole_panels(int64_t columns) {
@@ -60,19 +60,18 @@ struct Blocking {
 // Columns that are a multiple of 2 KB apart share a few sets of the cache.
 template <class T> bool far_apart(int64_t stride) { return stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0; }
 
-// Columns of A as they lie come from as many pages as a block of k has rows, of which the processor knows the first 64 by
-// heart. (Cascade Lake, A transposed, 300 x 100 with k = 1000, 678 x 377 with 374, 1500 x 100 with 1500 and 2406 x 419 with
-// 2771: 98, 102, 44 and 83 GFLOP/s from columns, 89, 109, 73 and 109 from strips; 784 x 128 with k = 128: 121 and 105.)
-template <class T> bool columns_scattered(const tilefuse_matmul_args& args) {
-    constexpr int64_t bytes = 60 * 4096;
-    return wide && args.k > 2 * k_block_of_columns && args.a_col_stride > bytes / k_block_of_columns / static_cast<int64_t>(sizeof(T));
-}
-
 // Packing a strip of A costs about as much as a panel that passes it: it pays for so many panels. Rows of A are nearly as
 // good as strips, columns of A are not. (Zen 3, 128 x 128 x 128: 83 GFLOP/s with strips, 90 with rows; 192 and 256 are the
-// same either way.)
+// same either way.) Columns come from as many pages as a block of k has rows, of which the processor knows 64 by heart.
+// (Cascade Lake, A transposed, 300 x 100 with k = 1000, 678 x 377 with 374, 1500 x 100 with 1500 and 2406 x 419 with 2771: 98,
+// 102, 44 and 83 GFLOP/s from columns, 89, 109, 73 and 109 from strips; 784 x 128 with k = 128: 121 and 105. One panel, 1429 x 44
+// with 1286 and 800 x 64 with 300: 27 and 101 from columns, 52 and 89 from strips.)
 template <class T> int64_t panels_worth_strips(const tilefuse_matmul_args& args) {
-    return far_apart<T>(args.a_col_stride) ? 2 : args.a_col_stride == 1 ? 12 : columns_scattered<T>(args) ? 2 : 8;
+    constexpr int64_t size = sizeof(T), pages_bytes = 60 * 4096, large = 4 * 1024 * 1024;
+    if (far_apart<T>(args.a_col_stride)) return 2;
+    if (args.a_col_stride == 1) return 12;
+    const bool scattered = wide && args.k > 2 * k_block_of_columns && args.a_col_stride * size > pages_bytes / k_block_of_columns;
+    return !scattered ? 8 : args.m * size > large / args.k ? 1 : 2;
 }
 
 template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
@@ -88,8 +87,8 @@ template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     const bool few = args.m <= l2_bytes && columns <= most_packed && size <= most_packed;
     if (few && args.m * size <= l2_bytes && columns * size <= most_packed)
         return {k, std::max<int64_t>(most_rows, args.m), columns};
-    const bool many_strips = wide && args.a_col_stride != 1 && args.m * size > 1024 * 1024;
-    const int64_t rows = std::max<int64_t>(most_rows, (many_strips ? strips_bytes : l2_bytes) / size);
+    const bool large = wide && args.a_col_stride != 1 && args.m * size > 1024 * 1024;
+    const int64_t rows = std::max<int64_t>(most_rows, (large ? strips_bytes : l2_bytes) / size);
     const int64_t bytes = args.a_col_stride != 1 && args.m > rows ? packed_bytes_for_strips : most_packed;
     return {k, rows, std::min(columns, columns_within<T>(bytes, size))};
 }
@@ -188,10 +187,12 @@ private:
         if (args_.precision == TILEFUSE_PRECISION_BFLOAT16) round_to_bfloat16(k_ * (rows.end - rows.begin), strips_);
         const bool update = args_.epilogue.rule != nullptr;
         const bool in_l2 = update || (wide ? from == From::columns : !pack_a_);
-        const bool comes_from_far = from == From::rows && (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T)) > l1_bytes * 2;
-        const bool many_strips = wide && pack_a_ && (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T)) > l2_bytes;
+        const int64_t a_bytes = (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(T));
+        const bool comes_from_far = from == From::rows && a_bytes > l1_bytes * 2;
+        const bool fills_l2 = wide && pack_a_ && a_bytes > l2_bytes;  // see strips_bytes
         const int64_t panel_bytes = k_ * panel_columns<T> * static_cast<int64_t>(sizeof(T)) + 1;
-        const int64_t group = std::max<int64_t>(1, (in_l2 ? l2_bytes * 2 / 3 : many_strips ? l1_bytes : group_bytes(args_.m)) / panel_bytes);
+        const int64_t bytes = in_l2 ? l2_bytes * 2 / 3 : fills_l2 ? 0 : group_bytes(args_.m);
+        const int64_t group = std::max<int64_t>(1, bytes / panel_bytes);
         for (int64_t first = 0; first < panels_of_.count; first += group) {
             const int64_t past = std::min(panels_of_.count, first + group);
             const int64_t left = panel_at(first), right = std::min(width_, panel_at(past));

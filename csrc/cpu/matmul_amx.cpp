@@ -175,7 +175,7 @@ inline void multiply_floats(const tilefuse_matmul_args& args, const float* a, co
     }
 }
 
-// One team's product. `Finish` is called for blocks of sums that are complete: (sums, row, column, rows, columns).
+// One team's product. `Finish` is called for blocks of sums that are complete: (sums, stride, row, column, rows, columns).
 template <int parts, class Element> class Product {
 public:
     static size_t shared(const tilefuse_matmul_args& args) {
@@ -262,9 +262,13 @@ private:
                 multiply_floats(args_, a + i * args_.a_row_stride + p * args_.a_col_stride,
                                 b + p * args_.b_row_stride + j * args_.b_col_stride, rows, columns, k, sums);
             }
+            if (args_.epilogue.rule && p == 0 && last) {
+                finish(sums, edge, i, j, rows, columns);
+                continue;
+            }
             float* const to = c + i * c_stride + j;
             add(sums, to, rows, columns, p == 0 ? args_.beta : 1);
-            if (last) finish(to, i, j, rows, columns);
+            if (last) finish(to, c_stride, i, j, rows, columns);
         }
     }
 
@@ -299,9 +303,9 @@ bool suits_amx(const tilefuse_matmul_args& args) {
     return std::min({args.m, args.n, args.k}) >= least && args.m * args.n >= many / args.k;
 }
 
-// Whether sums have no place in C: it lies in 16 bits, or is a gradient that an update makes use of.
+// Whether sums have no place in C: it lies in 16 bits, or is a gradient that an update makes use of, and not complete at once.
 bool sums_apart(const tilefuse_matmul_args& args) {
-    return args.result != TILEFUSE_STORED_WHOLE || args.epilogue.rule != nullptr;
+    return args.result != TILEFUSE_STORED_WHOLE || (args.epilogue.rule != nullptr && args.k > depth);
 }
 
 template <int parts, class Element> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
@@ -315,8 +319,8 @@ template <int parts, class Element> void matmul_on_amx(Team& team, const tilefus
         const auto* right = static_cast<const Element*>(args.b) + b;
         if (!narrow) {
             product.c = sums_apart(args) ? apart : static_cast<float*>(args.c) + offset;
-            return product(left, right, [&](float* sums, int64_t row, int64_t column, int64_t rows, int64_t columns) {
-                epilogue(sums, product.c_stride, offset, row, column, rows, columns);
+            return product(left, right, [&](float* sums, int64_t stride, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+                epilogue(sums, stride, offset, row, column, rows, columns);
             });
         }
         uint16_t* const c = static_cast<uint16_t*>(args.c) + offset;
@@ -327,11 +331,11 @@ template <int parts, class Element> void matmul_on_amx(Team& team, const tilefus
                 for (int64_t j = 0; j < args.n; ++j) product.c[i * args.n + j] = widened(c[i * args.c_row_stride + j]);
             team.barrier();
         }
-        product(left, right, [&](float* sums, int64_t row, int64_t column, int64_t rows, int64_t columns) {
-            epilogue(sums, args.n, 0, row, column, rows, columns);
+        product(left, right, [&](float* sums, int64_t stride, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+            epilogue(sums, stride, 0, row, column, rows, columns);
             for (int64_t i = 0; i < rows; ++i)
                 for (int64_t j = 0; j < columns; ++j)
-                    c[(row + i) * args.c_row_stride + column + j] = narrowed(sums[i * args.n + j]);
+                    c[(row + i) * args.c_row_stride + column + j] = narrowed(sums[i * stride + j]);
         });
     });
 }

@@ -80,8 +80,8 @@ void pack_panels(int64_t k, const Parts& panels, int64_t first, int64_t past, co
     }
 }
 
-// strips[k, rows], one after the other = A transposed. They are written by pieces as long as a vector, of which the next one
-// overwrites what is past `rows`: there must be room for one vector after the last strip. (Zen 3, contiguous columns of A,
+// strips[k, rows], one after the other = A transposed. They are written by vectors, or pieces of eight elements, of which the next
+// one overwrites what is past `rows`: there must be room for one vector after the last strip. (Zen 3, contiguous columns of A,
 // 784 x 128 with k = 32: 78 GFLOP/s with vectors, 60 element by element. Cascade Lake, 1024, 1536 and 2046 of each: 1.0, 3.5 and
 // 4.6 ms with whole vectors, which mostly lie across two lines; 0.5, 1.4 and 3.1 with eight elements at a time and the next
 // rows asked for.)
@@ -97,7 +97,8 @@ void pack_strips(int64_t k, const Parts& strips, const T* a, int64_t row_stride,
             for (int64_t p = 0; p < begun; p += rows_packed) {
                 const int64_t end = std::min(begun, p + rows_packed);
                 for (int64_t q = p + rows_packed; q < end + rows_packed; ++q)
-                    for (int64_t i = strips.begin(first); i < strips.begin(past); i += line) __builtin_prefetch(a + q * col_stride + i);
+                    for (int64_t i = strips.begin(first); i < strips.begin(past); i += line)
+                        __builtin_prefetch(a + q * col_stride + i);
                 for (int64_t strip = first; strip < past; ++strip) {
                     const int64_t begin = strips.begin(strip), rows = strips.begin(strip + 1) - begin;
                     for (int64_t i = (rows - 1) / piece * piece; i >= 0; i -= piece) {  // the first rows last: they overwrite

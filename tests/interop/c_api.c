@@ -96,6 +96,10 @@ static void arguments(void) {
     REFUSES(matmul, matmul, epilogue.rule, &adam, "epilogue.parameter.n is 0; expected 9")
     matmul.epilogue.parameter = (tilefuse_parameter){.n = 9, .w = results, .slots = {others}};
     REFUSES(matmul, matmul, epilogue.rule, &adam, "epilogue.parameter.slots[1] is null; expected an array of 9 elements")
+    tilefuse_optimizer_rule descent = {.kind = TILEFUSE_SGD};
+    matmul.beta = 0.5;
+    REFUSES(matmul, matmul, epilogue.rule, &descent, "epilogue.rule is given with beta 0.5")
+    matmul.beta = 0;
     adam.step = 0;
     REFUSES(matmul, matmul, epilogue.rule, &adam, "rule.step is 0; expected 1 or more")
 
