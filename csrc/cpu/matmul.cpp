@@ -64,13 +64,13 @@ template <class T> bool far_apart(int64_t stride) { return stride * static_cast<
 // good as strips, columns of A are not. (Zen 3, 128 x 128 x 128: 83 GFLOP/s with strips, 90 with rows; 192 and 256 are the
 // same either way.) Columns come from as many pages as a block of k has rows, of which the processor knows 64 by heart.
 // (Cascade Lake, A transposed, 300 x 100 with k = 1000, 678 x 377 with 374, 1500 x 100 with 1500 and 2406 x 419 with 2771: 98,
-// 102, 44 and 83 GFLOP/s from columns, 89, 109, 73 and 109 from strips; 784 x 128 with k = 128: 121 and 105. One panel, 1429 x 44
-// with 1286 and 800 x 64 with 300: 27 and 101 from columns, 52 and 89 from strips.)
+// 102, 44 and 83 GFLOP/s from columns, 89, 109, 73 and 109 from strips; in a slower hour 1500 x 200 with 150 51 and 67. One panel,
+// 1429 x 44 with 1286 and 800 x 64 with 300: 27 and 101 from columns, 52 and 89 from strips.)
 template <class T> int64_t panels_worth_strips(const tilefuse_matmul_args& args) {
     constexpr int64_t size = sizeof(T), pages_bytes = 60 * 4096, large = 4 * 1024 * 1024;
     if (far_apart<T>(args.a_col_stride)) return 2;
     if (args.a_col_stride == 1) return 12;
-    const bool scattered = wide && args.k > 2 * k_block_of_columns && args.a_col_stride * size > pages_bytes / k_block_of_columns;
+    const bool scattered = wide && args.k > k_block_of_columns && args.a_col_stride * size > pages_bytes / k_block_of_columns;
     return !scattered ? 8 : args.m * size > large / args.k ? 1 : 2;
 }
 
