@@ -12,7 +12,7 @@
 namespace tilefuse::inline TILEFUSE_ISA {
 namespace {
 
-// Pairs of channels or of images: not where every other one of a pair would be missing.
+// Whether it multiplies pairs, of channels or of images: not where every other one of a pair would be missing.
 template <class Args> bool takes_pairs(const Args& args) {
     constexpr bool of_weights = std::is_same_v<Args, tilefuse_conv2d_backward_weights_args>;
     const tilefuse_conv2d_shape& s = args.shape;
@@ -22,7 +22,7 @@ template <class Args> bool takes_pairs(const Args& args) {
            !depthwise(s) && pixels_of(s) > 0;
 }
 
-// One direction, in elements E; what it needs.
+// One direction, in elements E.
 template <class E, class Args> void convolve(Team& team, const Args& args) {
     const Direction<E> d = direction<E>(args);
     if (d.n == 0 || d.out_h == 0 || d.out_w == 0 || d.channels() == 0) return;
@@ -32,23 +32,29 @@ template <class E> void convolve(Team& team, const tilefuse_conv2d_backward_weig
     if (args.shape.f > 0) WeightGradient<E>(args, team.scratch<char>(), team.shared<char>())(team);
 }
 
-template <class Plan> Cost cost_of(const Plan& plan, double work) {
+// Of one that needs no memory.
+template <class Args> Cost bare_cost(const Args& args) {
     Cost cost;
-    cost.work = work;
+    cost.work = 2 * multiply_adds(args.shape);
+    return cost;
+}
+
+template <class Plan, class Args> Cost cost_of(const Plan& plan, const Args& args) {
+    Cost cost = bare_cost(args);
     cost.scratch = plan.scratch_size;
     cost.shared = plan.shared_size;
     return cost;
 }
 template <class E, class Args> Cost convolution_cost(const Args& args) {
-    return cost_of(Convolution<E>(direction<E>(args), nullptr, nullptr), 2 * multiply_adds(args.shape));
+    return cost_of(Convolution<E>(direction<E>(args), nullptr, nullptr), args);
 }
 template <class E> Cost convolution_cost(const tilefuse_conv2d_backward_weights_args& args) {
-    return cost_of(WeightGradient<E>(args, nullptr, nullptr), 2 * multiply_adds(args.shape));
+    return cost_of(WeightGradient<E>(args, nullptr, nullptr), args);
 }
 
-#if defined(TILEFUSE_BASE_ISA)
-
 }  // namespace
+
+#if defined(TILEFUSE_BASE_ISA)
 
 // An instruction set that adds to another one has convolutions of pairs, and leaves the rest to that one.
 #define TILEFUSE_OF_PAIRS(name)                                                \
@@ -64,6 +70,8 @@ TILEFUSE_CONVOLUTIONS(TILEFUSE_OF_PAIRS)
 
 #else
 
+namespace {
+
 // body(E{}) with the elements that such a convolution multiplies.
 template <class Args, class Body> void by_element(const Args& args, const Body& body) {
     if constexpr (multiplies_pairs)
@@ -74,12 +82,6 @@ template <class Args, class Body> void by_element(const Args& args, const Body& 
 template <class Args> void run_small(Team& team, const Args& args) {
     if (team.rank == 0) by_dtype(args.dtype, [&](auto zero) { convolve_small<decltype(zero)>(args); });
 }
-template <class Args> Cost small_cost(const Args& args) {
-    Cost cost;
-    cost.work = 2 * multiply_adds(args.shape);
-    return cost;
-}
-
 template <class Args> void run_convolution(Team& team, const Args& args) {
     if (is_product(args)) return multiply_product(team, args);
     if (is_small(args)) return run_small(team, args);
@@ -87,8 +89,9 @@ template <class Args> void run_convolution(Team& team, const Args& args) {
 }
 template <class Args> Cost cost_of_convolution(const Args& args) {
     if (is_product(args)) return product_cost(args);
-    Cost cost = small_cost(args);
-    if (!is_small(args)) by_element(args, [&](auto zero) { cost = convolution_cost<decltype(zero)>(args); });
+    if (is_small(args)) return bare_cost(args);
+    Cost cost;
+    by_element(args, [&](auto zero) { cost = convolution_cost<decltype(zero)>(args); });
     return cost;
 }
 
@@ -121,11 +124,11 @@ void conv2d_backward_weights(Team& team, const tilefuse_conv2d_backward_weights_
     });
 }
 Cost conv2d_backward_weights_cost(const tilefuse_conv2d_backward_weights_args& args) {
-    Cost cost = small_cost(args);
-    if (pixels_of(args.shape) == 0 || is_small(args)) return cost;
+    if (pixels_of(args.shape) == 0 || is_small(args)) return bare_cost(args);
+    Cost cost;
     by_element(args, [&](auto zero) {
         using E = decltype(zero);
-        cost = is_product(args) ? cost_of(ProductGradient<Sum<E>>(args, nullptr, nullptr), cost.work) : convolution_cost<E>(args);
+        cost = is_product(args) ? cost_of(ProductGradient<Sum<E>>(args, nullptr, nullptr), args) : convolution_cost<E>(args);
     });
     return cost;
 }

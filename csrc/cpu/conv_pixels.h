@@ -399,25 +399,15 @@ private:
                 t.b = panel(group, number);
                 t.c = c + group * d_.outputs + begin;
                 t.tail = static_cast<int>(lanes<T> - std::max<int64_t>(0, begin + vectors * lanes<T> - d_.outputs));
-                multiply_pixels(t, pixels, vectors);
+                const Parts strips(pixels, tiled_ ? tiled_rows(vectors) : max_pixels(vectors));
+                for (int64_t strip = 0; strip < strips.count; ++strip) {
+                    const int64_t first = strips.begin(strip);
+                    t.a_at = a_at_ + first;
+                    t.c_at = c_at_ + first;
+                    multiply_tile(t, strips.begin(strip + 1) - first, vectors, tiled_);
+                }
             }
         }
-    }
-
-    void multiply_pixels(PixelTile<E>& t, int64_t pixels, int vectors) const {
-        const auto for_strips = [&](int64_t most, const auto& multiply) {
-            const Parts strips(pixels, most);
-            for (int64_t strip = 0; strip < strips.count; ++strip) {
-                const int64_t first = strips.begin(strip);
-                t.a_at = a_at_ + first;
-                t.c_at = c_at_ + first;
-                multiply(strips.begin(strip + 1) - first);
-            }
-        };
-        if constexpr (multiplies_tiles && is_pair<E>) {
-            if (tiled_) return for_strips(tiled_rows(vectors), [&](int64_t rows) { pixel_tiles(t, rows, vectors); });
-        }
-        for_strips(max_pixels(vectors), [&](int64_t rows) { conv_tiles<E>.of_pixels[vectors - 1][rows - 1](t); });
     }
 
     // Windows of 2 x 2 pixels, some at a time, by their points.

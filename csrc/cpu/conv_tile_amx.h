@@ -144,4 +144,16 @@ constexpr bool multiplies_tiles = false;
 
 #endif
 
+// A tile of so many rows by vectors, in tile registers or in the vector's.
+template <class E> void multiply_tile(const PixelTile<E>& t, int64_t rows, int vectors, [[maybe_unused]] bool tiled) {
+    if constexpr (multiplies_tiles && is_pair<E>)
+        if (tiled) return pixel_tiles(t, rows, vectors);
+    conv_tiles<E>.of_pixels[vectors - 1][rows - 1](t);
+}
+template <class E> void multiply_tile(const WeightTile<E>& t, int64_t rows, int vectors, [[maybe_unused]] bool tiled) {
+    if constexpr (multiplies_tiles && is_pair<E>)
+        if (tiled) return weight_tiles(t, rows, vectors);
+    conv_tiles<E>.of_weights[0][vectors - 1][rows - 1](t);
+}
+
 }  // namespace tilefuse::inline TILEFUSE_ISA

@@ -132,9 +132,10 @@ private:
                copying_dy * work_of(outputs_, segment_length()) < work_of(segment_length(), outputs_);
     }
 
-    // Whether both what lies together of x and an image's pixels do.
+    // Whether both what lies together of x and the pixels of all images do.
     bool fills_tiles() const {
-        return multiplies_tiles && is_pair<E> && segment_length() >= least_of_tile && s_.out_h * s_.out_w * x_.images() >= least_of_tile;
+        return multiplies_tiles && is_pair<E> && segment_length() >= least_of_tile &&
+               s_.out_h * s_.out_w * x_.images() >= least_of_tile;
     }
 
     // (Sums of points go to memory once a block, and at the end.)
@@ -370,14 +371,7 @@ private:
                     const int64_t at = strips.begin(i);
                     t.x = packs ? strips_ + (i - strip) * pixels * rows : x + segment.at + at;
                     t.c = sums + columns.first + (segment.row + at) * s_.f;
-                    const int64_t count = strips.begin(i + 1) - at;
-                    if constexpr (multiplies_tiles && is_pair<E>) {
-                        if (tiled_) {
-                            weight_tiles(t, count, vectors);
-                            continue;
-                        }
-                    }
-                    conv_tiles<E>.of_weights[0][vectors - 1][count - 1](t);
+                    multiply_tile(t, strips.begin(i + 1) - at, vectors, tiled_);
                 }
             }
         }

@@ -175,6 +175,9 @@ inline void multiply_floats(const tilefuse_matmul_args& args, const float* a, co
     }
 }
 
+// Whether sums go straight to an update: one block of k has all of them.
+bool updates_at_once(const tilefuse_matmul_args& args) { return args.epilogue.rule != nullptr && args.k <= depth; }
+
 // One team's product. `Finish` is called for blocks of sums that are complete: (sums, stride, row, column, rows, columns).
 template <int parts, class Element> class Product {
 public:
@@ -262,7 +265,7 @@ private:
                 multiply_floats(args_, a + i * args_.a_row_stride + p * args_.a_col_stride,
                                 b + p * args_.b_row_stride + j * args_.b_col_stride, rows, columns, k, sums);
             }
-            if (args_.epilogue.rule && p == 0 && last) {
+            if (updates_at_once(args_)) {
                 finish(sums, edge, i, j, rows, columns);
                 continue;
             }
@@ -305,7 +308,7 @@ bool suits_amx(const tilefuse_matmul_args& args) {
 
 // Whether sums have no place in C: it lies in 16 bits, or is a gradient that an update makes use of, and not complete at once.
 bool sums_apart(const tilefuse_matmul_args& args) {
-    return args.result != TILEFUSE_STORED_WHOLE || (args.epilogue.rule != nullptr && args.k > depth);
+    return args.result != TILEFUSE_STORED_WHOLE || (args.epilogue.rule != nullptr && !updates_at_once(args));
 }
 
 template <int parts, class Element> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
