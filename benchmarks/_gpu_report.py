@@ -37,7 +37,8 @@ def result_of(folder: Path) -> dict[str, Any]:
         "changed": facts.get("changed", []),
         "gpu": gpu,
         "clocks": {
-            name: clocks(fields, rows(folder / f"{name}.state", ",")) for name in ("kernels", "training")
+            name: clocks(fields, rows(folder / f"{name}.state", ","))
+            for name in ("kernels", "kernel_times", "training")
         },
         "processor": processor(),
         "nvcc": facts.get("nvcc", [""])[0] or "from PyPI",
@@ -56,6 +57,7 @@ def result_of(folder: Path) -> dict[str, Any]:
             tool: sanitizer_outcome(read(folder / f"{tool}.log")) for tool in TOOLS if tool in steps
         },
         "kernels": kernels(read_json(folder / "kernels.json")),
+        "kernel_times": (read_json(folder / "gpu_kernels.json") or {}).get("kernels"),
         "training": training and {"versions": training["versions"], "models": training["models"]},
     }
 

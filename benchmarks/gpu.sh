@@ -7,7 +7,7 @@
 #   --python PYTHON   use what this interpreter has, and fetch nothing: for machines without network. It needs pip,
 #                     scikit-build-core, pybind11, cmake, ninja, and what tilefuse and its tests import; tilefuse is
 #                     installed beside it, in a temporary folder. Else: a new environment, with packages from PyPI.
-#   --only STEPS      of tests,memcheck,racecheck,initcheck,synccheck,kernels,training (all)
+#   --only STEPS      of tests,memcheck,racecheck,initcheck,synccheck,kernels,kernel_times,training (all)
 #   OUTPUT.json       benchmarks/results/gpu-<device>.json by default; written anew after every step
 #
 # The GPU is the first of CUDA_VISIBLE_DEVICES, else the first of nvidia-smi. It should have nothing else to do; clocks
@@ -26,7 +26,7 @@ sanitized+=" or one_kernel or rounded or updates_equal or epoch_is_its_steps or 
 fail() { echo "$1" >&2; exit 2; }
 from_here() { if [[ $1 == /* ]]; then echo "$1"; else echo "$here/$1"; fi; }
 
-known=tests,memcheck,racecheck,initcheck,synccheck,kernels,training
+known=tests,memcheck,racecheck,initcheck,synccheck,kernels,kernel_times,training
 interpreter="" only=$known output=""
 while [ $# -gt 0 ]; do
     case $1 in
@@ -185,6 +185,13 @@ if asked kernels; then
         measured kernels "${pytest[@]}" benchmarks --benchmark-json "$work/kernels.json"
     else
         left_out kernels "arrays on a GPU need CuPy"
+    fi
+fi
+if asked kernel_times; then
+    if "$python" -c "import torch" 2>/dev/null; then
+        measured kernel_times "$python" benchmarks/gpu_kernels.py --output "$work"
+    else
+        left_out kernel_times "PyTorch's profiler takes the times"
     fi
 fi
 asked training && measured training "$python" benchmarks/train_step.py --device cuda --output "$work"

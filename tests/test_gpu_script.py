@@ -155,7 +155,7 @@ def test_all_steps_pass(machine: dict[str, str], tmp_path: Path) -> None:
     assert result["driver"] == "580.1"
     assert "off" in result["tf32"]
     tools = ["memcheck", "racecheck", "initcheck", "synccheck"]
-    assert list(result["steps"]) == ["build", "info", "tests", *tools, "kernels", "training"]
+    assert list(result["steps"]) == ["build", "info", "tests", *tools, "kernels", "kernel_times", "training"]
     assert (result["failed"], result["left_out"]) == ([], [])
     assert result["tests"]["counts"] == {"passed": 7}
     assert result["sanitizers"]["racecheck"]["summary"] == ["ERROR SUMMARY: 0 errors"]
@@ -195,12 +195,19 @@ def test_a_finding_of_a_sanitizer_fails_the_run(machine: dict[str, str], tmp_pat
     assert list(result["steps"]) == ["build", "info", "memcheck"]
 
 
-def test_what_is_missing_is_left_out(machine: dict[str, str], tmp_path: Path) -> None:
-    status, said, result = finished(
-        machine | {"FAILING": "import cupy"}, tmp_path, "--only", "kernels,synccheck"
-    )
+@pytest.mark.parametrize(
+    ("missing", "steps", "left_out"),
+    [
+        ("import cupy", "kernels,synccheck", ["synccheck", "kernels"]),
+        ("import torch", "kernel_times", ["kernel_times"]),
+    ],
+)
+def test_what_is_missing_is_left_out(
+    machine: dict[str, str], tmp_path: Path, missing: str, steps: str, left_out: list[str]
+) -> None:
+    status, said, result = finished(machine | {"FAILING": missing}, tmp_path, "--only", steps)
     assert status == 0, said
-    assert [line.partition(":")[0] for line in result["left_out"]] == ["synccheck", "kernels"]
+    assert [line.partition(":")[0] for line in result["left_out"]] == left_out
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
@@ -288,6 +295,9 @@ def test_the_result_of_recorded_logs(tmp_path: Path) -> None:
     }
     (tmp_path / "train_step_cuda.json").write_text(json.dumps({"date": "x"} | training))
 
+    times = [{"name": "relu", "us": 17.0, "peer_us": 17.1}]
+    (tmp_path / "gpu_kernels.json").write_text(json.dumps({"date": "x", "kernels": times}))
+
     output = tmp_path / "out.json"
     command = [sys.executable, str(ROOT / "benchmarks/_gpu_report.py"), str(tmp_path), str(output)]
     subprocess.run(command, check=True)
@@ -324,3 +334,4 @@ def test_the_result_of_recorded_logs(tmp_path: Path) -> None:
         {"name": "test_matmul 512x512x512", "tilefuse us": 1000.0, "GFLOP/s": 1.0},
     ]
     assert result["training"] == training
+    assert result["kernel_times"] == times

@@ -311,14 +311,16 @@ template <class T> struct Weighing {
     Steps steps_x, steps_dy;
     StepMemory<T> step_memory;
 
-    __device__ __forceinline__ static int distance(const Images<T>& images) {
-        return images.reading == Reading::packs_across ? 2 * pack_size<T> : 2;
+    // Along k between what a thread takes of the images in turn.
+    template <class Tile> __device__ __forceinline__ static int distance(const Images<T>& images) {
+        constexpr int lines = Tile::threads / Tile::rows;
+        return images.reading == Reading::packs_across ? lines * pack_size<T> : lines;
     }
     template <class Tile> __device__ __forceinline__ void make(const Product<T>& p, const Gradient<T>& g) {
         if (threadIdx.x == 0) {
             work = work_of<Tile>(p);
-            steps_x = steps_of(distance(g.x), g.out_h, g.out_w);
-            steps_dy = steps_of(distance(g.dy), g.out_h, g.out_w);
+            steps_x = steps_of(distance<Tile>(g.x), g.out_h, g.out_w);
+            steps_dy = steps_of(distance<Tile>(g.dy), g.out_h, g.out_w);
             if (!g.target.adds && p.finish.epilogue.rule != nullptr) step_memory.make(*p.finish.epilogue.rule);
         }
         block_barrier();

@@ -6,36 +6,62 @@ namespace tilefuse::cuda::convolutions {
 
 // ---- operands -------------------------------------------------------------------------------------------------------
 
-// A pack of channels goes to shared memory, where it arrives later, or, of a pooling's gradient, at once.
-__device__ __forceinline__ void copy_pack(float* to, const Images<float>& images, const Spot& spot) {
-    constexpr int pack = pack_size<float>;
-    if (images.argmax != nullptr) return store_pack(to, load_channels<pack>(images, spot));
-    const bool within = inside(images, spot);
-    copy_async(to, within ? address(images, spot) : images.data, within ? 16 : 0);
-}
+// Of images: the way of a unit of channels, or of one.
+template <class Tile, int Width> class MmaImagePanel : public MmaPanel<Tile, Width> {
+    using Base = MmaPanel<Tile, Width>;
+
+public:
+    using typename Base::Element;
+
+protected:
+    using Base::unit, Base::by_units_, Base::move, Base::move_element;
+
+    __device__ __forceinline__ MmaImagePanel(const Images<float>& images, bool along, Reading by_packs)
+        : Base(along, images.reading == by_packs), images_(images) {}
+
+    __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x); }
+    __device__ __forceinline__ int width() const { return by_units_ ? unit : 1; }
+
+    __device__ __forceinline__ void move_channels(int i, Element* to, const Spot& spot) {
+        if (Tile::direct && images_.argmax == nullptr) {
+            const bool within = inside(images_, spot);
+            move(i, to, within ? address(images_, spot) : images_.data, within ? unit : 0);
+        } else {
+            move(i, to, load_channels<unit>(images_, spot));
+        }
+    }
+    __device__ __forceinline__ void move_channel(Element* to, const Spot& spot) {
+        move_element(to, load_channels<1>(images_, spot).of[0]);
+    }
+
+    const Images<float>& images_;
+};
 
 // Rows are pixels, or columns of weights; k goes along taps and their channels.
-template <int Width> class MmaPixelsByTaps : public MmaPanel<float, Width> {
+template <class Tile, int Width> class MmaPixelsByTaps : public MmaImagePanel<Tile, Width> {
+    using Base = MmaImagePanel<Tile, Width>;
+
 public:
+    using typename Base::Element;
+
     __device__ __forceinline__ MmaPixelsByTaps(const Images<float>& images, const StoredPixel* pixels, const int& step_h,
                                                const int& step_w, const int& taps_w, const int& channels,
                                                const Steps& steps, int64_t k, int left)
-        : Base(true), images_(images), pixels_(pixels), first_(thread() % (depth / width()) * width()),
+        : Base(images, true, Reading::packs_along_k), pixels_(pixels), first_(thread() % (depth / width()) * width()),
           along_(step_h, step_w, taps_w, channels, steps, k, left, first_, depth) {}
 
-    __device__ __forceinline__ void copy(float* buffer) {
-        if (by_packs()) {
+    __device__ __forceinline__ void copy(Element* buffer) {
+        if (by_units_) {
             TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < 2; ++i) {
-                const int line = (i * threads + thread()) * pack / depth;
-                copy_pack(buffer + place(line, first_), images_, along_.spot(load_pixel(pixels_ + line), 0));
+            for (int i = 0; i < units; ++i) {
+                const int line = unit * index(i) / depth;
+                move_channels(i, buffer + place(line, first_), along_.spot(load_pixel(pixels_ + line), 0));
             }
         } else {
             TILEFUSE_UNROLL(4)
-            for (int i = 0; i < 2 * pack; ++i) {
-                const int line = (i * threads + thread()) / depth;
-                const Spot spot = along_.spot(load_pixel(pixels_ + line), 0);
-                buffer[place(line, first_)] = load_channels<1>(images_, spot).of[0];
+            for (int i = 0; i < elements; ++i) {
+                const int line = index(i) / depth;
+                move_channel(buffer + place(line, first_), along_.spot(load_pixel(pixels_ + line), 0));
             }
         }
         along_.advance();
@@ -43,40 +69,41 @@ public:
     }
 
 private:
-    using Base = MmaPanel<float, Width>;
-    using Base::pack, Base::depth, Base::threads, Base::place;
+    using Base::unit, Base::units, Base::elements, Base::depth, Base::by_units_, Base::index, Base::place;
+    using Base::thread, Base::width, Base::move_channels, Base::move_channel;
 
-    __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x); }
-    __device__ __forceinline__ bool by_packs() const { return images_.reading == Reading::packs_along_k; }
-    __device__ __forceinline__ int width() const { return by_packs() ? pack : 1; }
-
-    const Images<float>& images_;
     const StoredPixel* const pixels_;
     const int first_;  // k
     AlongTaps<false> along_;
 };
 
 // Rows are taps and their channels; k goes along pixels.
-template <int Width> class MmaTapsByPixels : public MmaPanel<float, Width> {
+template <class Tile, int Width> class MmaTapsByPixels : public MmaImagePanel<Tile, Width> {
+    using Base = MmaImagePanel<Tile, Width>;
+
 public:
+    using typename Base::Element;
+
     template <class RowOf>
     __device__ __forceinline__ MmaTapsByPixels(const Images<float>& images, RowOf row_of, const int& stride_h,
                                                const int& stride_w, const int& out_h, const int& out_w,
                                                const Steps& steps, int64_t k, int left)
-        : Base(false), images_(images), at_(thread() * width() % Width), first_(thread() * width() / Width),
-          along_(row_of(at_), stride_h, stride_w, out_h, out_w, steps, k, left, first_, 2 * width()) {}
+        : Base(images, false, Reading::packs_across), at_(thread() * width() % Width), first_(thread() * width() / Width),
+          along_(row_of(at_), stride_h, stride_w, out_h, out_w, steps, k, left, first_, lines * width()) {}
 
-    __device__ __forceinline__ void copy(float* buffer) {
-        if (by_packs()) {
+    __device__ __forceinline__ void copy(Element* buffer) {
+        if (by_units_) {
             TILEFUSE_UNROLL_ALL
-            for (int i = 0; i < 2; ++i) {
-                copy_pack(buffer + place(first_ + 2 * pack * i, at_), images_, along_.spot(images_, 2 * pack * i));
+            for (int i = 0; i < units; ++i) {
+                const int ahead = lines * unit * i;
+                move_channels(i, buffer + place(first_ + ahead, at_), along_.spot(images_, ahead));
                 along_.advance();
             }
         } else {
             TILEFUSE_UNROLL(4)
-            for (int i = 0; i < 2 * pack; ++i) {
-                buffer[place(first_ + 2 * i, at_)] = load_channels<1>(images_, along_.spot(images_, 2 * i)).of[0];
+            for (int i = 0; i < elements; ++i) {
+                const int ahead = lines * i;
+                move_channel(buffer + place(first_ + ahead, at_), along_.spot(images_, ahead));
                 along_.advance();
             }
         }
@@ -84,14 +111,10 @@ public:
     }
 
 private:
-    using Base = MmaPanel<float, Width>;
-    using Base::pack, Base::depth, Base::threads, Base::place;
+    using Base::unit, Base::units, Base::elements, Base::depth, Base::threads, Base::by_units_, Base::place;
+    using Base::thread, Base::width, Base::move_channels, Base::move_channel, Base::images_;
+    static constexpr int lines = threads / Width;  // that all threads fill together, if each moves one element
 
-    __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x); }
-    __device__ __forceinline__ bool by_packs() const { return images_.reading == Reading::packs_across; }
-    __device__ __forceinline__ int width() const { return by_packs() ? pack : 1; }
-
-    const Images<float>& images_;
     const int at_, first_;  // row, and k
     AlongPixels<false> along_;
 };
@@ -102,33 +125,35 @@ template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threa
     convolve_mma(Product<float> p, Convolution<float> c) {
     using BlockShare = Assignment<Turned, Tile::rows, Tile::columns>;
     TILEFUSE_SHARED(BlockShare, share);
-    float* const buffers = dynamic_shared<float>();
+    typename Tile::Element* const buffers = dynamic_shared<typename Tile::Element>();
     share.template make<Tile>(p, c, Tile::depth);
 
     const Target& target = c.target;
     const Work& work = share.work;
     const Taps &h = share.h, &w = share.w;
-    MmaPixelsByTaps<Tile::rows> a(c.images, share.pixels, h.step, w.step, w.count, c.inputs, share.steps, work.k, share.depth);
+    MmaPixelsByTaps<Tile, Tile::rows> a(c.images, share.pixels, h.step, w.step, w.count, c.inputs, share.steps, work.k,
+                                        share.depth);
     MmaSums<Tile> sums = {};
     if constexpr (Turned) {
-        MmaPixelsByTaps<Tile::columns> b(c.weights, share.columns, h.index_step, w.index_step, w.count, c.inputs, share.steps,
-                                         work.k, share.depth);
+        MmaPixelsByTaps<Tile, Tile::columns> b(c.weights, share.columns, h.index_step, w.index_step, w.count, c.inputs,
+                                               share.steps, work.k, share.depth);
         multiply_panels<Tile>(a, b, share.depth, buffers, sums, [] {});
     } else {
-        MmaOperand<float, Tile::columns> b(c.matrix, share.weights(p, c.matrix), p.n - work.column, share.depth);
+        MmaOperand<Tile, Tile::columns> b(c.matrix, share.weights(p, c.matrix), p.n - work.column, share.depth);
         multiply_panels<Tile>(a, b, share.depth, buffers, sums, [] {});
     }
-    stage_sums<Tile>(sums, buffers);
+    float* const staged = dynamic_shared<float>();
+    stage_sums<Tile>(sums, staged);
 
     if (target.pools && !target.adds) {
-        return pool_windows(p.finish, target, [&](int r, int at) { return buffers + place_in_tile<Tile>(r, at); },
+        return pool_windows(p.finish, target, [&](int r, int at) { return staged + place_in_tile<Tile>(r, at); },
                             share.rows / target.window(), Tile::columns, Tile::threads, work.row / target.window(),
                             share.first_column, share.columns_left);
     }
     const int column = column_of_thread<Tile>(), columns_left = share.columns_left - column;
     if (columns_left <= 0) return;
     const auto bias = bias_of(p.finish, share.first_column + column, columns_left);
-    for_staged_packs<Tile>(buffers, share.rows, [&](int r, const auto& x) {
+    for_staged_packs<Tile>(staged, share.rows, [&](int r, const auto& x) {
         if (target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
         } else if (share.results[r] >= 0) {
@@ -140,23 +165,25 @@ template <class Tile, bool Turned> __global__ void __launch_bounds__(Tile::threa
 template <class Tile> __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     weigh_mma(Product<float> p, Gradient<float> g) {
     TILEFUSE_SHARED(Weighing<float>, share);
-    float* const buffers = dynamic_shared<float>();
+    typename Tile::Element* const buffers = dynamic_shared<typename Tile::Element>();
     share.template make<Tile>(p, g);
 
     constexpr int one = 1;
     const Work& work = share.work;
     const auto row_of_a = [&](int at) { return tap_row(p, g, work, at); };
     const auto row_of_b = [&](int at) { return tap_column(p, work, at); };
-    MmaTapsByPixels<Tile::rows> a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, share.steps_x, work.k, work.depth);
-    MmaTapsByPixels<Tile::columns> b(g.dy, row_of_b, one, one, g.out_h, g.out_w, share.steps_dy, work.k, work.depth);
+    MmaTapsByPixels<Tile, Tile::rows> a(g.x, row_of_a, g.h.stride, g.w.stride, g.out_h, g.out_w, share.steps_x, work.k,
+                                        work.depth);
+    MmaTapsByPixels<Tile, Tile::columns> b(g.dy, row_of_b, one, one, g.out_h, g.out_w, share.steps_dy, work.k, work.depth);
     MmaSums<Tile> sums = {};
     multiply_panels<Tile>(a, b, work.depth, buffers, sums, [] {});
-    stage_sums<Tile>(sums, buffers);
+    float* const staged = dynamic_shared<float>();
+    stage_sums<Tile>(sums, staged);
 
     const int columns_left = static_cast<int>(p.n - work.column), column = column_of_thread<Tile>();
     const int first = first_column(p, g.target, static_cast<int>(work.product)) + static_cast<int>(work.column);
     if (column >= columns_left) return;
-    for_staged_packs<Tile>(buffers, p.m - work.row, [&](int r, const auto& x) {
+    for_staged_packs<Tile>(staged, p.m - work.row, [&](int r, const auto& x) {
         if (g.target.adds) {
             store_pack(place_of_sums(p, work, work.row + r, work.column + column), x);
         } else {
@@ -189,8 +216,9 @@ void queue_by(const Context& context, const Plan& plan, const tilefuse_conv2d_ba
 // body(Tile{}, plan).
 template <class Args, class Body> void with_plan(const Args& args, Body&& body) {
     const Problem problem = problem_of(args);
-    with_multiplier(args.precision, [&](auto multiplier) {
-        with_mma_tile<decltype(multiplier)>(problem.extents, [&](auto tile) { body(tile, plan_of<decltype(tile)>(problem)); });
+    with_multiplier(args.precision, [&](auto multiplier, auto source) {
+        with_mma_tile<decltype(multiplier), decltype(source)>(
+            problem.extents, [&](auto tile) { body(tile, plan_of<decltype(tile)>(problem)); });
     });
 }
 

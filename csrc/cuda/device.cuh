@@ -71,6 +71,14 @@ template <class T> __device__ __forceinline__ T atomic_compare_exchange(T* p, T 
     return atomicCAS(p, expected, x);
 }
 
+// ---- registers ------------------------------------------------------------------------------------------------------
+
+// x; what is made of it is made here, each time, instead of being kept in registers from before a loop.
+__device__ __forceinline__ int made_here(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // ---- several elements in one access ---------------------------------------------------------------------------------
 
 // N elements that are loaded and stored together: sizeof(T) * N is 4, 8 or 16 bytes, and so is the address's alignment.
@@ -112,13 +120,14 @@ template <int Pending> __device__ __forceinline__ void copy_async_wait() {
 // ---- matrix units ------------------------------------------------------------------------------------------------
 // Fragments as in the PTX ISA, "Matrix fragments for mma.m16n8k8" and "... mma.m16n8k16"; d += a b.
 
+// The low 13 bits are open; matrix units don't read them.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
 #if __CUDA_ARCH__ >= 800
     uint32_t y;
     asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(y) : "f"(x));
-    return y & 0xffffe000u;  // the ISA leaves the other bits open
+    return y;
 #else
-    return __float_as_uint(x) & 0xffffe000u;
+    return __float_as_uint(x);
 #endif
 }
 
@@ -149,22 +158,17 @@ __device__ __forceinline__ void mma_f16_m16n8k16(float (&d)[4], const uint32_t (
 #endif
 }
 
-// Four 8 x 8 matrices of 16-bit elements from shared memory; lane i gives the address of row i % 8 of matrix i / 8.
-__device__ __forceinline__ void load_matrices(uint32_t (&fragment)[4], const void* row) {
+// Four 8 x 8 matrices of 16-bit elements from shared memory; lane i gives the address of row i % 8 of matrix i / 8. All
+// lanes agree on `transposed`, which may be known at run time alone: then it is one of two instructions, without a branch.
+__device__ __forceinline__ void load_matrices(uint32_t (&fragment)[4], const void* row, bool transposed) {
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+    asm volatile("{\n.reg .pred p;\nsetp.ne.s32 p, %5, 0;\n"
+                 "@!p ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 "@p ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n}\n"
                  : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                 : "r"(address)
+                 : "r"(address), "r"(static_cast<int>(transposed))
                  : "memory");
 }
-__device__ __forceinline__ void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
-    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                 : "r"(address)
-                 : "memory");
-}
-
 }  // namespace tilefuse::cuda
 
 #endif

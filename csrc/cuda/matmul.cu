@@ -51,6 +51,7 @@ template <class T> __global__ void __launch_bounds__(add_threads) add_parts(Prod
     const T* sums = p.sums + (product * p.parts * p.m + row) * columns + column;
     if (product >= p.products) return;
     Pack<T, pack> total = load_pack<pack>(sums);
+    TILEFUSE_UNROLL(8)
     for (int64_t part = 1; part < p.parts; ++part) {
         const Pack<T, pack> x = load_pack<pack>(sums + part * p.m * columns);
         TILEFUSE_UNROLL_ALL

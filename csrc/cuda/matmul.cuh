@@ -53,11 +53,11 @@ template <class T> __host__ __device__ constexpr int64_t columns_of_sums(int64_t
 
 // Where a product's operands and results begin.
 struct Offsets {
-    int64_t a = 0, b = 0, c = 0;
+    int64_t a, b, c;
 };
 
 template <class T> __device__ Offsets offsets_of(const Product<T>& p, int64_t product) {
-    Offsets at;
+    Offsets at = {};
     for (int axis = p.batch_axes - 1; axis >= 0; --axis) {
         const int64_t i = product % p.batch_shape[axis];
         product /= p.batch_shape[axis];
@@ -269,22 +269,54 @@ struct Cut {
     int64_t tiles_down, tiles_across, parts, depth;
 };
 
-template <class Tile> Cut cut_of(const Extents& e) {
-    // A part should outweigh what it costs to write and add its sums, and a cut the second launch.
+// About how many cycles the product takes with k in so many parts. A multiprocessor's blocks share its units, which do
+// Tile::rate multiply-adds a cycle, but a step of one takes Tile::latency at least. Parts cost the launch that adds them,
+// what it moves, and the time until their sums have come one after the other.
+template <class Tile> double cycles_of(const Extents& e, int64_t tiles, int64_t parts) {
+    constexpr double launch = 4000, bytes_a_cycle = 1000, cycles_of_a_part = 100;
+    const int64_t blocks = tiles * parts, steps = quotient(quotient(e.k, parts), Tile::depth);
+    const int64_t together = std::clamp<int64_t>(quotient(blocks, multiprocessors), 1, Tile::blocks);
+    const double step = static_cast<double>(together * Tile::rows * Tile::columns * Tile::depth) / Tile::rate;
+    const double products =
+        static_cast<double>(quotient(blocks, multiprocessors * together) * steps) * std::max<double>(Tile::latency, step);
+    if (parts == 1) return products;
+    const double bytes = 8.0 * static_cast<double>(parts * e.m * e.n * e.products);
+    return products + launch + bytes / bytes_a_cycle + cycles_of_a_part * static_cast<double>(parts);
+}
+
+// The number of parts that takes the least time, and that.
+struct Choice {
+    int64_t parts;
+    double cycles;
+};
+template <class Tile> Choice choice_of(const Extents& e) {
     constexpr int64_t least_k = 256, least_depth = 64, most_depth = int64_t{1} << 30;
-    const int64_t down = quotient(e.m, Tile::rows), across = quotient(e.n, Tile::columns);
-    const int64_t blocks = down * across * e.products;
-    int64_t parts = quotient(e.k, most_depth);
-    if (e.k >= least_k && blocks > 0) parts = std::max(parts, std::min(multiprocessors / blocks, e.k / least_depth));
-    if (parts <= 1) return {down, across, 1, e.k};
+    const int64_t tiles = quotient(e.m, Tile::rows) * quotient(e.n, Tile::columns) * e.products;
+    const int64_t least = std::max<int64_t>(1, quotient(e.k, most_depth));
+    Choice best = {least, cycles_of<Tile>(e, tiles, least)};
+    if (e.k < least_k || tiles == 0) return best;
+    const int64_t most = std::min(multiprocessors * Tile::blocks / tiles, e.k / least_depth);
+    for (int64_t parts = least + 1; parts <= most; parts += (parts + 1) / 2) {
+        const double cycles = cycles_of<Tile>(e, tiles, parts);
+        if (cycles > 1.5 * best.cycles) break;
+        if (cycles < best.cycles) best = {parts, cycles};
+    }
+    return best;
+}
+
+template <class Tile> Cut cut_of(const Extents& e) {
+    const int64_t down = quotient(e.m, Tile::rows), across = quotient(e.n, Tile::columns), parts = choice_of<Tile>(e).parts;
+    if (parts == 1) return {down, across, 1, e.k};
     const int64_t depth = quotient(quotient(e.k, parts), Tile::depth) * Tile::depth;
     return {down, across, quotient(e.k, depth), depth};
 }
 
-// Waves of blocks, times a tile's size, over how well it uses the units that multiply (an estimate).
-template <class Tile> double cost_of(const Extents& e, double use) {
-    const int64_t blocks = quotient(e.m, Tile::rows) * quotient(e.n, Tile::columns) * e.products;
-    return static_cast<double>(quotient(blocks, multiprocessors) * Tile::rows * Tile::columns) / use;
+// body(Tile{}) with the fastest of some tiles.
+template <class... Tiles, class Body> void with_fastest(const Extents& e, Body&& body) {
+    const double cycles[] = {choice_of<Tiles>(e).cycles...};
+    const auto fastest = std::min_element(std::begin(cycles), std::end(cycles)) - std::begin(cycles);
+    std::ptrdiff_t tile = 0;
+    ((tile++ == fastest ? body(Tiles{}) : void()), ...);
 }
 
 template <class T> Product<T> product_of(const Context& context, const Extents& e, const Cut& cut, const Finish<T>& finish) {

@@ -19,9 +19,10 @@ struct Parts {
     uint32_t of[3], finite;
     __device__ __forceinline__ explicit Parts(float x) {
         const float largest = __uint_as_float(0x7f7fe000u);
-        of[0] = x <= largest && x >= -largest ? to_tf32(x) : __float_as_uint(x) & 0xffffe000u;
+        const uint32_t whole = 0xffffe000u;  // to_tf32 leaves the other bits open
+        of[0] = x != x ? 0x7fffe000u : (x <= largest && x >= -largest ? to_tf32(x) : __float_as_uint(x)) & whole;
         const float rest = x - __uint_as_float(of[0]);
-        of[1] = rest == rest ? to_tf32(rest) : 0;
+        of[1] = rest == rest ? to_tf32(rest) & whole : 0;
         of[2] = rest == rest ? to_tf32(rest - __uint_as_float(of[1])) : 0;
         finite = rest == rest ? of[0] : 0;
     }
@@ -35,6 +36,7 @@ struct Split {
 
     template <int Count> struct Fragment {
         uint32_t of[3][Count], finite[Count];
+        Fragment() = default;
         __device__ __forceinline__ explicit Fragment(const float (&x)[Count]) {
             TILEFUSE_UNROLL_ALL
             for (int i = 0; i < Count; ++i) {
@@ -71,6 +73,7 @@ struct Tf32 {
 
     template <int Count> struct Fragment {
         uint32_t of[Count];
+        Fragment() = default;
         __device__ __forceinline__ explicit Fragment(const float (&x)[Count]) {
             TILEFUSE_UNROLL_ALL
             for (int i = 0; i < Count; ++i) of[i] = to_tf32(x[i]);
@@ -125,13 +128,16 @@ template <class Format> struct Rounded {
     }
 };
 
-// Operands that lie in memory in one of them: the instruction's own order of k.
+// Operands that lie in shared memory in one of them: the instruction's own order of k.
 template <class Format> struct Stored {
     using Element = uint16_t;
     static constexpr int depth = 16;
 
+    static __device__ __forceinline__ uint32_t pair(float x, float y) { return Format::pair(x, y); }
+
     template <int Count> struct Fragment {
         uint32_t of[Count];
+        Fragment() = default;
         __device__ __forceinline__ explicit Fragment(const uint32_t (&words)[Count]) {
             TILEFUSE_UNROLL_ALL
             for (int i = 0; i < Count; ++i) of[i] = words[i];

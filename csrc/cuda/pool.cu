@@ -126,9 +126,20 @@ __global__ void __launch_bounds__(threads_of_block)
     if (there) {
         const int64_t top = at.row * windows.rows.stride - windows.rows.pad, left = at.col * windows.cols.stride - windows.cols.pad;
         const T* const image = x + (at.image * windows.rows.size * windows.cols.size * grid.packs + at.pack) * N;
-        for_elements(rows, cols, windows.cols.kernel, member, members, [&](int place, int64_t p, int64_t q) {
-            state.add(load_pack<N>(image + ((top + p) * windows.cols.size + left + q) * grid.packs * N), place);
-        });
+        const int64_t width = windows.cols.size;
+        const auto add = [&](int64_t pixel, int64_t place) {
+            state.add(load_pack<N>(image + pixel * grid.packs * N), static_cast<int>(place));
+        };
+        if (windows.cols.kernel == width && cols.size() == width) {
+            // The window's rows lie end to end, so that several loads can be under way. (Of 112 x 112 with 64 channels, one at a
+            // time moved 0.57 TB/s on an H200.)
+            const int64_t first = rows.begin * width, end = rows.end * width;
+            TILEFUSE_UNROLL(4)
+            for (int64_t place = first + member; place < end; place += members) add(top * width + place, place);
+        } else {
+            for_elements(rows, cols, windows.cols.kernel, member, members,
+                         [&](int place, int64_t p, int64_t q) { add((top + p) * width + left + q, place); });
+        }
     }
     for (int others = members / 2; others > 0; others /= 2) {
         if (member >= others && member < 2 * others) {

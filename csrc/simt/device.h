@@ -203,6 +203,10 @@ template <class T> __forceinline__ T atomic_compare_exchange(T* p, T expected, T
     return simt::atomic(p, [&](T old) { return old == expected ? x : old; }, where);
 }
 
+// ---- registers ------------------------------------------------------------------------------------------------------
+
+__forceinline__ int made_here(int x) { return x; }
+
 // ---- several elements in one access ---------------------------------------------------------------------------------
 
 template <class T, int N> struct alignas(sizeof(T) * N) Pack {
@@ -234,11 +238,11 @@ template <int Pending> __forceinline__ void copy_async_wait() {
 // ---- matrix units ---------------------------------------------------------------------------------------------------
 // More exact than a GPU's: sums are made in double and rounded once.
 
-// To nearest, ties away from zero.
+// To nearest, ties away from zero; as on a GPU, the low 13 bits are open.
 __forceinline__ uint32_t to_tf32(float x) {
     const uint32_t bits = std::bit_cast<uint32_t>(x);
     if ((bits & 0x7f800000u) == 0x7f800000u) return (bits & 0x007fffffu) ? 0x7fffffffu : bits;
-    return (bits + 0x1000u) & 0xffffe000u;
+    return bits + 0x1000u;
 }
 
 __forceinline__ void mma(simt::Elements elements, float* d, const uint32_t* a, const uint32_t* b, Where where) {
@@ -258,13 +262,9 @@ __forceinline__ void mma_f16_m16n8k16(float (&d)[4], const uint32_t (&a)[4], con
     mma(simt::Elements::f16, d, a, b, where);
 }
 
-__forceinline__ void load_matrices(uint32_t (&fragment)[4], const void* row, Where where = Where::current()) {
-    simt::MatrixData data{row, fragment, false};
-    simt::meet(simt::Operation::load_matrices, whole_warp, &data, where);
-}
-__forceinline__ void load_matrices_transposed(uint32_t (&fragment)[4], const void* row,
-                                              Where where = Where::current()) {
-    simt::MatrixData data{row, fragment, true};
+__forceinline__ void load_matrices(uint32_t (&fragment)[4], const void* row, bool transposed,
+                                   Where where = Where::current()) {
+    simt::MatrixData data{row, fragment, transposed};
     simt::meet(simt::Operation::load_matrices, whole_warp, &data, where);
 }
 

@@ -81,8 +81,8 @@ def test_a_warning_is_an_error(tmp_path: Path) -> None:
         compiled(source, (75,))
 
 
-# Of kernels on matrix units, from sm_80 on: products in the format meant, operands by ldmatrix and cp.async;
-# of others, multiply-adds, and 16 bytes an access.
+# Of kernels on matrix units, from sm_80 on: products in the format meant, operands by ldmatrix and, if they
+# aren't rounded on the way, cp.async; of others, multiply-adds, and 16 bytes an access.
 ON_MATRIX_UNITS = {
     "Split": "HMMA.1688.F32.TF32",
     "Tf32": "HMMA.1688.F32.TF32",
@@ -91,12 +91,16 @@ ON_MATRIX_UNITS = {
 }
 MULTIPLIER = rf".*\b({'|'.join(ON_MATRIX_UNITS)})\b.*"
 BY_16_BYTES = [r"LDG\.E\.128.*", r"LDS\.(U\.)?128", r"STS\.128", r"STG\.E\.128.*"]
-COPIED = [r"LDGSTS\.E\..*128.*", *BY_16_BYTES]
+STAGED = [r"LDS\.(U\.)?128", r"STG\.E\.128.*"]  # sums on their way to C
+COPIED = [r"LDGSTS\.E\..*128.*"]
+ALONG, ACROSS = r"LDSM\.16\.M88\.4", r"LDSM\.16\.MT88\.4"  # (float32 that lies across has no ldmatrix)
 MEANT = {
-    rf"matmul_mma.cu: {MULTIPLIER}": [r"LDSM\.16\.M88\.4", *COPIED],
-    rf"matmul_mma.cu: .*Stored<{MULTIPLIER}": [r"LDSM\.16\.MT88\.4"],
-    rf"conv_mma.cu: .*::convolve_mma{MULTIPLIER}": [r"LDSM\.16\.M88\.4", *COPIED],
-    rf"conv_mma.cu: .*::weigh_mma{MULTIPLIER}": COPIED,  # float32 that lies across has no ldmatrix
+    rf"matmul_mma.cu: {MULTIPLIER}": [ALONG, *STAGED],
+    r"(?:matmul|conv)_mma.cu: .*\b(Split|Tf32)\b.*": COPIED,
+    r"matmul_mma.cu: .*Stored<(Bfloat16|Float16)>, unsigned short.*": COPIED,
+    r"matmul_mma.cu: .*Stored<(Bfloat16|Float16)>.*": [ACROSS],
+    rf"conv_mma.cu: .*::convolve_mma{MULTIPLIER}": [ALONG, *STAGED],
+    r"conv_mma.cu: .*::weigh_mma.*Stored<(Bfloat16|Float16)>.*": [ACROSS, *STAGED],
     rf"mlp.cu: {MULTIPLIER}": BY_16_BYTES,
     r"mlp.cu: .*<networks::Fma>": ["FFMA", *BY_16_BYTES],
     r"matmul.cu: products::multiply<products::Tile<float.*": ["FFMA", *BY_16_BYTES],
@@ -124,12 +128,14 @@ def missing(use: Use) -> list[str]:
 def test_missing_instructions_are_found() -> None:
     code = {"LDG.E.128", "LDGSTS.E.BYPASS.128.ZFILL", "LDS.128", "STS.128", "STG.E.128"}
     code |= {"LDSM.16.M88.4", "LDSM.16.MT88.4", "HMMA.16816.F32"}
-    kernel = "matmul_mma.cu: products::multiply_mma<products::MmaTile<Stored<Float16>, 64, 64, 32, 32> >"
+    kernel = "matmul_mma.cu: products::multiply_mma<products::MmaTile<Stored<Float16>, unsigned short, 64> >"
     use = Use(kernel, 90, 128, 0, 0, 256, frozenset(code))
     assert missing(use) == []
     assert missing(use._replace(kernel=kernel.replace("F", "Bf")))[0] == r"HMMA\.16816\.F32\.BF16"
     assert missing(use._replace(instructions=frozenset(code - {"LDSM.16.MT88.4"}))) == [r"LDSM\.16\.MT88\.4"]
-    assert missing(use._replace(kernel=kernel.replace("Stored", "Rounded"), instructions=frozenset()))
+    assert missing(use._replace(instructions=frozenset(code - {"LDGSTS.E.BYPASS.128.ZFILL"}))) == COPIED
+    rounding = use._replace(kernel=kernel.replace("unsigned short", "float"))
+    assert missing(rounding._replace(instructions=frozenset(code - {"LDGSTS.E.BYPASS.128.ZFILL"}))) == []
     assert missing(use._replace(architecture=75, instructions=frozenset())) == []
     kernel = "matmul.cu: products::multiply<products::Tile<float, 32, 32, 16, 4, 4> >"
     assert missing(use._replace(kernel=kernel)) == ["FFMA"]

@@ -327,7 +327,7 @@ __global__ void misaligned_matrix_kernel(uint32_t* y) {
     for (int i = threadIdx.x; i < 16 * 20; i += 32) x[i / 20][i % 20] = 1;
     warp_barrier();
     uint32_t f[4];
-    load_matrices(f, &x[threadIdx.x % 16][threadIdx.x / 16 * 8]);  // here: misaligned_matrix
+    load_matrices(f, &x[threadIdx.x % 16][threadIdx.x / 16 * 8], false);  // here: misaligned_matrix
     for (int i = 0; i < 4; i++) y[4 * threadIdx.x + i] = f[i];
 }
 PLAIN_BUG(misaligned_matrix, "misaligned") {

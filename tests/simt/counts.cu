@@ -52,8 +52,8 @@ __global__ void shared_patterns(float* out) {
         sum += load_pack<4>(&tile[lane / 8][lane % 8 * 4]).of[0];  // count: shared_packs
         sum += load_pack<4>(&tile[lane][0]).of[0];                 // count: shared_packs_apart
         sum += static_cast<float>(doubles[i]);                     // count: shared_doubles
-        load_matrices(f, &halves[lane % 16][lane / 16 * 8]);       // count: shared_matrices
-        load_matrices(f, &close_halves[lane][0]);                  // count: shared_matrices_conflict
+        load_matrices(f, &halves[lane % 16][lane / 16 * 8], false);  // count: shared_matrices
+        load_matrices(f, &close_halves[lane][0], false);           // count: shared_matrices_conflict
         block_barrier();
     }
     out[i] = sum + static_cast<float>(f[0]);

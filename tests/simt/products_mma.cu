@@ -20,9 +20,9 @@ template <class Element> std::vector<Element> stored(const std::vector<float>& n
     return v;
 }
 
-template <class M> constexpr tilefuse_storage operands_of = TILEFUSE_STORED_WHOLE;
-template <> constexpr tilefuse_storage operands_of<Stored<Bfloat16>> = TILEFUSE_STORED_BFLOAT16;
-template <> constexpr tilefuse_storage operands_of<Stored<Float16>> = TILEFUSE_STORED_FLOAT16;
+template <class M> constexpr tilefuse_storage format_of = TILEFUSE_STORED_WHOLE;
+template <> constexpr tilefuse_storage format_of<Stored<Bfloat16>> = TILEFUSE_STORED_BFLOAT16;
+template <> constexpr tilefuse_storage format_of<Stored<Float16>> = TILEFUSE_STORED_FLOAT16;
 
 struct Problem {
     int m, n, k;
@@ -43,21 +43,22 @@ double ideal_sectors(int m, int n, int k, int rows, int columns, int parts, size
 
 // C = relu(A B + 0.5 C + bias), with small integers, so that there is one right answer.
 template <class Tile> void check(const Problem& of) {
-    using M = typename Tile::Multiplier;
-    using Element = typename Tile::Element;
+    using Source = typename Tile::Source;
+    constexpr tilefuse_storage format = format_of<typename Tile::Multiplier>;
+    constexpr tilefuse_storage operands = sizeof(Source) == 2 ? format : TILEFUSE_STORED_WHOLE;
     const auto [m, n, k, transpose_a, transpose_b, shift, padding, narrow] = of;
     const int a_stride = (transpose_a ? m : k) + padding, b_stride = (transpose_b ? k : n) + padding;
     const auto a = small_integers<float>(static_cast<size_t>((transpose_a ? k : m) * a_stride + shift), 1);
     const auto b = small_integers<float>(static_cast<size_t>((transpose_b ? n : k) * b_stride + shift), 2);
     const auto bias = small_integers<float>(static_cast<size_t>(n), 3);
     std::vector<float> old = small_integers<float>(static_cast<size_t>(m * n), 4);
-    const Array<Element> device_a(stored<Element>(a, operands_of<M>)), device_b(stored<Element>(b, operands_of<M>));
+    const Array<Source> device_a(stored<Source>(a, operands)), device_b(stored<Source>(b, operands));
     const Array<float> device_bias(bias);
-    const tilefuse_storage result = narrow ? operands_of<M> : TILEFUSE_STORED_WHOLE;
+    const tilefuse_storage result = narrow ? format : TILEFUSE_STORED_WHOLE;
     const Array<float> whole(old);
     const Array<uint16_t> half(narrow ? stored<uint16_t>(old, result) : std::vector<uint16_t>(1));
     tilefuse_matmul_args args = {};
-    args.operands = operands_of<M>;
+    args.operands = operands;
     args.result = result;
     args.m = m;
     args.n = n;
@@ -94,7 +95,7 @@ template <class Tile> void check(const Problem& of) {
 template <class Tile> void check_edges() {
     const int edges[] = {1, Tile::rows - 1, Tile::rows + 1};
     const int depths[] = {0, 1, Tile::depth - 1, Tile::depth, Tile::depth + 1, 5 * Tile::depth + 3};
-    const bool narrow = sizeof(typename Tile::Element) == 2;
+    const bool narrow = sizeof(typename Tile::Source) == 2;
     int turn = 0;
     for (const int m : edges)
         for (const int n : edges)
@@ -111,7 +112,7 @@ template <class Tile> void check_edges() {
 }
 
 template <class Tile> void check_traffic() {
-    const size_t bytes = sizeof(typename Tile::Element);
+    const size_t bytes = sizeof(typename Tile::Source);
     const bool narrow = bytes == 2;
     for (int layout = 0; layout < 4; ++layout) {
         simt::reset_counts();
@@ -139,16 +140,16 @@ template <class Tile> void check_traffic() {
     }
 }
 
-#define MULTIPLIER(name, ...)                                         \
+#define MULTIPLIER(name, ...)                                              \
     CASE(name##_large_edges) { check_edges<LargeMma<__VA_ARGS__>>(); }     \
     CASE(name##_small_edges) { check_edges<SmallMma<__VA_ARGS__>>(); }     \
     CASE(name##_large_traffic) { check_traffic<LargeMma<__VA_ARGS__>>(); } \
     CASE(name##_small_traffic) { check_traffic<SmallMma<__VA_ARGS__>>(); }
-MULTIPLIER(split, Split)
-MULTIPLIER(tf32, Tf32)
-MULTIPLIER(rounded_bfloat16, Rounded<Bfloat16>)
-MULTIPLIER(rounded_float16, Rounded<Float16>)
-MULTIPLIER(stored_bfloat16, Stored<Bfloat16>)
-MULTIPLIER(stored_float16, Stored<Float16>)
+MULTIPLIER(split, Split, float)
+MULTIPLIER(tf32, Tf32, float)
+MULTIPLIER(rounded_bfloat16, Stored<Bfloat16>, float)
+MULTIPLIER(rounded_float16, Stored<Float16>, float)
+MULTIPLIER(stored_bfloat16, Stored<Bfloat16>, uint16_t)
+MULTIPLIER(stored_float16, Stored<Float16>, uint16_t)
 
 }  // namespace
