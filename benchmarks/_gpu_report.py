@@ -35,6 +35,7 @@ def result_of(folder: Path) -> dict[str, Any]:
         "commit": facts.get("commit", [""])[0] or None,
         "dirty": "changed" in facts,
         "changed": facts.get("changed", []),
+        "wheel": facts.get("wheel", [None])[0],  # instead of a build of that commit
         "gpu": gpu,
         "clocks": {
             name: clocks(fields, rows(folder / f"{name}.state", ","))

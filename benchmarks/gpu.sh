@@ -2,11 +2,12 @@
 # All that there is to measure on a machine with an NVIDIA GPU, in one command: builds tilefuse for that GPU, runs the
 # whole suite on "cuda", compute-sanitizer's four tools on a part of it, and the benchmarks against CuPy and PyTorch.
 #
-# usage: benchmarks/gpu.sh [--python PYTHON] [--only STEPS] [OUTPUT.json]
+# usage: benchmarks/gpu.sh [--python PYTHON [--wheel FILE]] [--only STEPS] [OUTPUT.json]
 #
 #   --python PYTHON   use what this interpreter has, and fetch nothing: for machines without network. It needs pip,
 #                     scikit-build-core, pybind11, cmake, ninja, and what tilefuse and its tests import; tilefuse is
 #                     installed beside it, in a temporary folder. Else: a new environment, with packages from PyPI.
+#   --wheel FILE      install this wheel of tilefuse, which has kernels for the GPU, instead of building one
 #   --only STEPS      of tests,memcheck,racecheck,initcheck,synccheck,kernels,kernel_times,training (all)
 #   OUTPUT.json       benchmarks/results/gpu-<device>.json by default; written anew after every step
 #
@@ -27,17 +28,20 @@ fail() { echo "$1" >&2; exit 2; }
 from_here() { if [[ $1 == /* ]]; then echo "$1"; else echo "$here/$1"; fi; }
 
 known=tests,memcheck,racecheck,initcheck,synccheck,kernels,kernel_times,training
-interpreter="" only=$known output=""
+interpreter="" wheel="" only=$known output=""
 while [ $# -gt 0 ]; do
     case $1 in
-    --python | --only)
+    --python | --wheel | --only)
         [ $# -gt 1 ] || fail "$1 needs a value"
-        if [ "$1" = --only ]; then
-            only=$2
-        else
+        case $1 in
+        --only) only=$2 ;;
+        --wheel)
+            [ -f "$2" ] || fail "there is no wheel $2"
+            wheel=$(from_here "$2") ;;
+        --python)
             interpreter=$(command -v "$2") || fail "there is no interpreter $2"
-            interpreter=$(from_here "$interpreter")
-        fi
+            interpreter=$(from_here "$interpreter") ;;
+        esac
         shift ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
     -*) fail "unknown option $1; --help lists them" ;;
@@ -46,6 +50,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+[ -z "$wheel" ] || [ -n "$interpreter" ] || fail "--wheel needs --python: whose interpreter it is for"
 for name in ${only//,/ }; do
     [[ ,$known, == *,$name,* ]] || fail "--only has $name; expected some of $known"
 done
@@ -132,10 +137,12 @@ git status --porcelain -- . ':!benchmarks/results' 2>/dev/null |
     while IFS= read -r line; do fact changed "$line"; done
 fact nvcc "$(nvcc --version 2>/dev/null | sed -n 's/.*release .*, V//p')"
 fact only "$only"
+[ -z "$wheel" ] || fact wheel "${wheel##*/}"
 
 # --- build -----------------------------------------------------------------------------------------------------------
 options=(--no-build-isolation -C cmake.define.TILEFUSE_CUDA=ON -C "cmake.define.TILEFUSE_CUDA_ARCHITECTURES=${capability/./}")
 options+=(-C cmake.define.CMAKE_CUDA_FLAGS=-lineinfo) # for the sanitizers' findings; costs no speed
+[ -z "$wheel" ] || options=()
 newest=12 # the CUDA that the driver is for
 [ "${driver%%.*}" -lt 580 ] || newest=13
 
@@ -148,8 +155,8 @@ environment() {
 }
 if [ -n "$interpreter" ]; then
     python=$interpreter
-    step build "$python" -m pip install -q --no-deps --no-index --ignore-installed --prefix "$work/installed" . \
-        "${options[@]}" || exit 1
+    step build "$python" -m pip install -q --no-deps --no-index --ignore-installed --prefix "$work/installed" \
+        "${wheel:-.}" "${options[@]}" || exit 1
     package=$(find "$work/installed" -path '*-packages/tilefuse' -print -quit)
     export PYTHONPATH=${package%/tilefuse}${PYTHONPATH:+:$PYTHONPATH}
 else

@@ -131,6 +131,8 @@ def test_no_gpu(machine: dict[str, str], status: int) -> None:
     [
         (["--only", "tests,speed"], "--only has speed"),
         (["--python"], "needs a value"),
+        (["--wheel", "none.whl"], "there is no wheel none.whl"),
+        (["--wheel", str(SCRIPT)], "--wheel needs --python"),
         (["-x"], "unknown option -x"),
     ],
 )
@@ -166,6 +168,18 @@ def test_all_steps_pass(machine: dict[str, str], tmp_path: Path) -> None:
     assert "-C cmake.define.TILEFUSE_CUDA=ON -C cmake.define.TILEFUSE_CUDA_ARCHITECTURES=90" in calls
     step = r"benchmarks/train_step.py --device cuda .* in /.*/lib/python3/site-packages$"
     assert re.search(step, calls, re.MULTILINE)
+
+
+def test_a_wheel_is_installed_and_not_built(machine: dict[str, str], tmp_path: Path) -> None:
+    wheel = tmp_path / "tilefuse-1-py3-none-any.whl"
+    wheel.touch()
+    status, said, result = finished(machine, tmp_path, "--wheel", str(wheel), "--only", "tests")
+    assert status == 0, said
+    assert list(result["steps"]) == ["build", "info", "tests"]
+    (install,) = re.findall("^.*pip install.*$", (tmp_path / "calls").read_text(), re.MULTILINE)
+    assert str(wheel) in install
+    assert "cmake" not in install
+    assert result["wheel"] == wheel.name
 
 
 def test_a_failed_step_is_recorded_and_the_others_run(machine: dict[str, str], tmp_path: Path) -> None:
