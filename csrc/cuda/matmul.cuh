@@ -271,7 +271,7 @@ struct Cut {
 
 // About how many cycles the product takes with k in so many parts. A multiprocessor's blocks share its units, which do
 // Tile::rate multiply-adds a cycle, but a step of one takes Tile::latency at least. Parts cost the launch that adds them,
-// what it moves, and the time until their sums have come one after the other.
+// what it moves, and the time until their sums have come one after the other (estimates).
 template <class Tile> double cycles_of(const Extents& e, int64_t tiles, int64_t parts) {
     constexpr double launch = 4000, bytes_a_cycle = 1000, cycles_of_a_part = 100;
     const int64_t blocks = tiles * parts, steps = quotient(quotient(e.k, parts), Tile::depth);
