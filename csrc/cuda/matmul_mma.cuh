@@ -3,10 +3,10 @@
 //
 // A block computes one tile of C, a warp a part of it in registers. The tile's parts of A and B for a step of k, 64 bytes
 // of each row, go to shared memory several steps ahead: packs are copied asynchronously, or, where float32 is rounded to
-// 16 bits, through registers; single elements, and what a pooling leaves of gradients, are read at once. There they lie as in global memory, along k or across it, in packs of 16 bytes whose places are chosen
-// so that no access has bank conflicts. While a warp multiplies the fragments of one half of a step, those of the next
-// half are on their way to other registers. In the end the sums go through shared memory too, so that C is written by
-// whole rows of the tile.
+// 16 bits, through registers; single elements, and what a pooling leaves of gradients, are read at once. There they lie as
+// in global memory, along k or across it, in packs of 16 bytes whose places are chosen so that no access has bank
+// conflicts. While a warp multiplies the fragments of one half of a step, those of the next half are on their way to other
+// registers. In the end the sums go through shared memory too, so that C is written by whole rows of the tile.
 #pragma once
 
 #include "cuda/matmul.cuh"

@@ -91,16 +91,15 @@ ON_MATRIX_UNITS = {
 }
 MULTIPLIER = rf".*\b({'|'.join(ON_MATRIX_UNITS)})\b.*"
 BY_16_BYTES = [r"LDG\.E\.128.*", r"LDS\.(U\.)?128", r"STS\.128", r"STG\.E\.128.*"]
-STAGED = [r"LDS\.(U\.)?128", r"STG\.E\.128.*"]  # sums on their way to C
 COPIED = [r"LDGSTS\.E\..*128.*"]
 ALONG, ACROSS = r"LDSM\.16\.M88\.4", r"LDSM\.16\.MT88\.4"  # (float32 that lies across has no ldmatrix)
 MEANT = {
-    rf"matmul_mma.cu: {MULTIPLIER}": [ALONG, *STAGED],
+    rf"matmul_mma.cu: {MULTIPLIER}": [ALONG, *BY_16_BYTES],
+    rf"conv_mma.cu: .*::convolve_mma{MULTIPLIER}": [ALONG, *BY_16_BYTES],
+    rf"conv_mma.cu: .*::weigh_mma{MULTIPLIER}": BY_16_BYTES,
     r"(?:matmul|conv)_mma.cu: .*\b(Split|Tf32)\b.*": COPIED,
     r"matmul_mma.cu: .*Stored<(Bfloat16|Float16)>, unsigned short.*": COPIED,
-    r"matmul_mma.cu: .*Stored<(Bfloat16|Float16)>.*": [ACROSS],
-    rf"conv_mma.cu: .*::convolve_mma{MULTIPLIER}": [ALONG, *STAGED],
-    r"conv_mma.cu: .*::weigh_mma.*Stored<(Bfloat16|Float16)>.*": [ACROSS, *STAGED],
+    r".*::(?:multiply|weigh)_mma.*Stored<(Bfloat16|Float16)>.*": [ACROSS],
     rf"mlp.cu: {MULTIPLIER}": BY_16_BYTES,
     r"mlp.cu: .*<networks::Fma>": ["FFMA", *BY_16_BYTES],
     r"matmul.cu: products::multiply<products::Tile<float.*": ["FFMA", *BY_16_BYTES],
