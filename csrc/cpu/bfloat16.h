@@ -51,7 +51,7 @@ constexpr bool multiplies_pairs = false;
 inline Vec<float> firsts(Words pairs) { return (Vec<float>)(pairs << 16); }
 inline Vec<float> seconds(Words pairs) { return (Vec<float>)(pairs & 0xffff0000u); }
 
-template <class E> inline Vec<Sum<E>> multiply_add(Vec<E> x, Vec<E> y, Vec<Sum<E>> sum) {
+template <class E> inline Vec<Sum<E>> add_products(Vec<E> x, Vec<E> y, Vec<Sum<E>> sum) {
     if constexpr (!is_pair<E>) {
         return sum + x * y;
     } else {

@@ -16,10 +16,11 @@ namespace {
 template <class Args> bool takes_pairs(const Args& args) {
     constexpr bool of_weights = std::is_same_v<Args, tilefuse_conv2d_backward_weights_args>;
     const tilefuse_conv2d_shape& s = args.shape;
-    const int64_t inputs = (std::is_same_v<Args, tilefuse_conv2d_args> ? s.c : s.f) / std::max<int64_t>(1, s.groups);
+    constexpr bool turned = std::is_same_v<Args, tilefuse_conv2d_backward_data_args>;
+    const int64_t inputs = of_group(turned ? s.f : s.c, s.groups), outputs = of_group(turned ? s.c : s.f, s.groups);
     const bool halves = of_weights ? s.n > 1 : inputs % 2 == 0 || (s.groups == 1 && inputs > 4);
     return multiplies_pairs && args.dtype == TILEFUSE_FLOAT32 && args.precision == TILEFUSE_PRECISION_BFLOAT16 && halves &&
-           !depthwise(s) && pixels_of(s) > 0;
+           !by_channels<float>(s, inputs, outputs) && pixels_of(s) > 0;
 }
 
 // One direction, in elements E.

@@ -65,7 +65,7 @@ template <class E, int Rows, int Vectors> void pixel_tile(const PixelTile<E>& t)
             for (int i = 0; i < Rows; ++i) {
                 const Vec<E> x = splat(a[i][u]);
 #pragma GCC unroll 4
-                for (int v = 0; v < Vectors; ++v) sums[i][v] = multiply_add<E>(x, row[v], sums[i][v]);
+                for (int v = 0; v < Vectors; ++v) sums[i][v] = add_products<E>(x, row[v], sums[i][v]);
             }
         };
         const auto advance = [&](int steps) __attribute__((always_inline)) {
@@ -118,7 +118,7 @@ template <class E, bool Turned, int Rows, int Vectors> void weight_tile(const We
         for (int i = 0; i < Rows; ++i) {
             const Vec<E> y = splat(a[i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) sums[i][v] = multiply_add<E>(y, row[v], sums[i][v]);
+            for (int v = 0; v < Vectors; ++v) sums[i][v] = add_products<E>(y, row[v], sums[i][v]);
         }
     };
     int64_t left = t.pixels;

@@ -27,32 +27,34 @@ template <class E> class WeightGradient {
 
 public:
     WeightGradient(const tilefuse_conv2d_backward_weights_args& args, void* scratch, void* shared)
-        : args_(args), s_(planned(args.shape)), depthwise_(depthwise(s_)), groups_(depthwise_ ? 1 : s_.groups),
-          inputs_(depthwise_ ? 1 : s_.c / s_.groups), outputs_(s_.f / groups_),
+        : args_(args), s_(planned(args.shape)),
+          by_channels_(by_channels<T>(s_, s_.c / s_.groups, s_.f / s_.groups)),
+          of_groups_{s_.groups, s_.c / s_.groups, s_.f / s_.groups}, merged_(groups_together()),
+          groups_(by_channels_ ? 1 : s_.groups / merged_), inputs_(by_channels_ ? 1 : s_.c / groups_), outputs_(s_.f / groups_),
           x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(),
              .pairs = pairs},
           dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
               .argmax = args.argmax, .rounds = rounds(), .pairs = pairs},
-          turned_(turning_pays()), tiled_(fills_tiles()), columns_unit_(turned_ ? 1 : lanes<T>),
+          turned_(turning_pays(merged_)), tiled_(fills_tiles()), columns_unit_(turned_ ? 1 : lanes<T>),
           panels_of_((outputs_ + columns_unit_ - 1) / columns_unit_, turned_ ? rows_of(segment_length()) : max_vectors) {
         const int64_t pixel = static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, s_.c * s_.stride_h * s_.stride_w);
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
         const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
-        winograd_ = !turned_ && transforms(h, w);
-        rows_ = (winograd_ ? winograd_points : taps_of(s_)) * inputs_;
-        packs_ = !depthwise_ && !winograd_ && !turned_ && !tiled_ && panels_of_.count >= panels_worth_strips_of_x;
+        winograd_ = !turned_ && merged_ == 1 && transforms(h, w);
+        rows_ = (winograd_ ? winograd_points : taps_of(s_)) * (by_channels_ ? of_groups_.inputs : inputs_);
+        packs_ = !by_channels_ && !winograd_ && !turned_ && !tiled_ && panels_of_.count >= panels_worth_strips_of_x;
         const int64_t most = winograd_ ? 4 * windows_together(inputs_)
-                                       : std::clamp<int64_t>(image_bytes / (2 * pixel), packs_ ? 128 : 64, depthwise_ ? 4096 : 256);
+                                       : std::clamp<int64_t>(image_bytes / (2 * pixel), packs_ ? 128 : 64,
+                                                             by_channels_ ? 4096 : 256);
         blocks_ = Blocks(x_.images(), s_.out_h, s_.out_w, most, winograd_ ? 2 : 1);
-        const bool pads = !depthwise_ && !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_));
-        reader_ = Reader<E>(x_, h, w, pads ? Padding::around : Padding::none);
+        reader_ = Reader<E>(x_, h, w, padding(h, w), by_channels_ ? spread_pitch<T>(s_.c, s_.kernel_h, s_.w) : x_.pixel());
         const int64_t pixels = blocks_.most_images * blocks_.most_rows * s_.out_w, taps = taps_of(s_);
         slices_ = slices_of_sums<T>(rows_ * s_.f, blocks_.count);
 
         Cut mine(scratch);
         taps_ = mine.take<Tap>(s_.kernel_h + s_.kernel_w);
-        segments_ = mine.take<Segment>(depthwise_ ? 0 : taps);
-        at_ = mine.take<int64_t>(depthwise_ ? 0 : pixels);
+        segments_ = mine.take<Segment>(by_channels_ ? 0 : taps);
+        at_ = mine.take<int64_t>(by_channels_ ? 0 : pixels);
         if (packs_) {
             const int64_t panel = pixels * panel_columns<T> * static_cast<int64_t>(sizeof(T));
             panels_together_ = std::clamp<int64_t>(dy_bytes / panel, panels_worth_strips_of_x, panels_of_.count);
@@ -66,14 +68,16 @@ public:
         points_ = mine.take<T>(winograd_points * windows * inputs_);
         gradients_ = mine.take<T>(winograd_points * windows * panel_columns<T>);
         zeros_ = mine.take<T>(winograd_ ? std::max(inputs_, panel_columns<T>) : 0);
+        if (selects()) take_group_channels(mine, of_groups_);
         scratch_size = mine.size();
         Cut ours(shared);
         sums_ = ours.take<T>(slices_ * rows_ * s_.f);
-        result_ = ours.take<T>(turned_ ? rows_ * s_.f : 0);
+        result_ = ours.take<T>(gathers() ? rows_ / merged_ * s_.f : 0);
         bias_sums_ = ours.take<T>(slices_ * s_.f);
         spoiled_ = ours.take<int>(1);
         shared_size = ours.size();
         if (scratch == nullptr) return;
+        if (selects()) of_groups_.prepare();
         if (winograd_) fill_zeros(zeros_, std::max(inputs_, panel_columns<T>));
         for (int64_t p = 0; p < s_.kernel_h; ++p) taps_[p] = tap(p, s_.dilation_h, s_.pad_top);
         for (int64_t q = 0; q < s_.kernel_w; ++q) taps_[s_.kernel_h + q] = tap(q, s_.dilation_w, s_.pad_left);
@@ -94,9 +98,9 @@ public:
         }
         if (winograd_) {
             update_points(team);
-        } else if (turned_) {
-            turn(team);
-            finish_slices(team, rows_ * s_.f, 1, result_, args_.rule, args_.kernel, args_.dw);
+        } else if (gathers()) {
+            gather(team);
+            finish_slices(team, rows_ / merged_ * s_.f, 1, result_, args_.rule, args_.kernel, args_.dw);
         } else {
             finish_slices(team, rows_ * s_.f, slices_, sums_, args_.rule, args_.kernel, args_.dw);
         }
@@ -113,8 +117,11 @@ private:
         int vectors() const { return static_cast<int>(vectors_of<T>(pitch)); }
     };
 
-    // Input channels of a tap, or of a row of taps, where they lie together.
-    int64_t segment_length() const { return inputs_ * (groups_ == 1 && s_.dilation_w == 1 ? s_.kernel_w : 1); }
+    // Input channels of a tap, or of a row of taps, where they lie together; of so many groups.
+    int64_t segment_length(int64_t merged) const {
+        return s_.c / s_.groups * merged * (merged == s_.groups && s_.dilation_w == 1 ? s_.kernel_w : 1);
+    }
+    int64_t segment_length() const { return by_channels_ ? 1 : segment_length(merged_); }
     static int rows_of(int64_t columns) {
         return max_rows(static_cast<int>(std::clamp<int64_t>(vectors_of<T>(columns), 1, max_vectors)));
     }
@@ -124,13 +131,41 @@ private:
         constexpr double of_tile = 8;
         return std::max(product(rows, vectors_of<T>(columns)), of_tile * product(panels.count, strips.count));
     }
+    static constexpr double copying_dy = 1.15;
+    double straight_work(int64_t merged) const { return work_of(segment_length(merged), s_.f / s_.groups * merged); }
+    double turned_work(int64_t merged) const { return copying_dy * work_of(s_.f / s_.groups * merged, segment_length(merged)); }
     // (Cascade Lake, 10 x 39 x 36 x 176, 2 filters of 4 x 4: 16.9 ms, 4.0 turned; 45 x 48 x 14 x 92, 28 filters in 4 groups: 28
     // and 14.6; 42 x 10 x 8 x 120, 23 filters of 6 x 6: 15.9 and 10.8.)
-    bool turning_pays() const {
-        constexpr double copying_dy = 1.15;
-        return !is_pair<E> && !depthwise_ &&
-               copying_dy * work_of(outputs_, segment_length()) < work_of(segment_length(), outputs_);
+    bool turning_pays(int64_t merged) const {
+        return !is_pair<E> && !by_channels_ && turned_work(merged) < straight_work(merged);
     }
+
+    // So many groups are multiplied as if they were one, where that takes the least work: small ones fill neither vectors nor
+    // tiles. The sums of one group's inputs with another's outputs are thrown away. (Zen 4, two threads: 16 x 39 x 102 x 28 to
+    // 8 in 4 groups, 1 x 1 with strides of 2: 0.32 and 0.06 ms; 4 x 60 x 65 x 18 to 8 in 2 groups, 1 x 1: 0.16 and 0.08.)
+    int64_t groups_together() const {
+        if (by_channels_ || s_.groups == 1) return 1;
+        const auto work = [&](int64_t merged) {
+            const double rows = product(taps_of(s_), s_.c / s_.groups * merged);
+            const double segments = rows / static_cast<double>(segment_length(merged));
+            const double panels = static_cast<double>(vectors_of<T>(s_.f / s_.groups * merged));
+            constexpr double copying_a_panel = 4;
+            const double tiles = turning_pays(merged) ? turned_work(merged) : straight_work(merged);
+            return (segments * tiles + copying_a_panel * panels) / static_cast<double>(merged);
+        };
+        int64_t best = 1;
+        for (int64_t merged = 2; merged <= s_.groups; ++merged)
+            if (s_.groups % merged == 0 && work(merged) < work(best)) best = merged;
+        return best;
+    }
+
+    Padding padding(const Reach& h, const Reach& w) const {
+        if (by_channels_) return padding_rows_pays(h, w, copying(of_groups_.inputs)) ? Padding::of_rows : Padding::none;
+        const bool pays = !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_));
+        return pays ? Padding::around : Padding::none;
+    }
+    // Whether vectors take channels of several groups.
+    bool selects() const { return by_channels_ && !of_groups_.is_depthwise(); }
 
     // Whether both what lies together of x and the pixels of all images do.
     bool fills_tiles() const {
@@ -160,7 +195,7 @@ private:
 
     bool rounds() const { return args_.precision == TILEFUSE_PRECISION_BFLOAT16; }
     // dy as it lies; else copied to a panel.
-    bool reads_dy() const { return depthwise_ && dy_.as_they_lie(); }
+    bool reads_dy() const { return by_channels_ && dy_.as_they_lie(); }
     bool has_bias() const { return args_.rule ? args_.bias.w != nullptr : args_.db != nullptr; }
 
     Columns columns_of(int64_t number) const {
@@ -204,7 +239,7 @@ private:
             for_runs(block.rows, h, s_.stride_h, reader_.rows, [&](const Run& rows) {
                 for_runs({0, s_.out_w}, w, s_.stride_w, reader_.cols, [&](const Run& cols) {
                     if constexpr (!is_pair<E>)
-                        if (depthwise_) return add_rows(block, h, rows, w, cols, panels, view, sums, bias_sums);
+                        if (by_channels_) return add_rows(block, h, rows, w, cols, panels, view, sums, bias_sums);
                     const int64_t pixels = make_table(block, rows.pixels, cols.pixels, view);
                     const int64_t most = turned_ ? segment_length() : std::numeric_limits<int64_t>::max();
                     const int64_t segments =
@@ -277,7 +312,7 @@ private:
         return pixels;
     }
 
-    // Depthwise, the run's pixels row by row.
+    // Output channels by themselves, the run's pixels row by row.
     void add_rows(const Block& block, const Taps& h, const Run& rows, const Taps& w, const Run& cols, Range panels,
                   const View<T>& view, T* sums, T* bias_sums) const {
         const int64_t images = block.images.end - block.images.begin, p = rows.taps.begin, q = cols.taps.begin;
@@ -299,23 +334,26 @@ private:
             if (none) continue;
             const int64_t top = rows.pixels.begin * s_.stride_h - view.top + h[p].at,
                           left = cols.pixels.begin * s_.stride_w + w[q].at;
-            const DepthwiseGradient<T> gradient = {.images = images,
+            const int64_t inputs = of_groups_.inputs;
+            const DepthwiseGradient<T> gradient = {.of_groups = selects() ? &of_groups_ : nullptr,
+                                                   .images = images,
                                                    .rows = height,
                                                    .cols = width,
                                                    .x_image_pitch = view.image_pitch,
                                                    .x_row_pitch = s_.stride_h * view.row_pitch,
-                                                   .pixel_pitch = s_.stride_w * s_.c,
+                                                   .pixel_pitch = s_.stride_w * reader_.pixel_pitch,
                                                    .row_pitch = h.apart() * view.row_pitch,
-                                                   .tap_pitch = w.apart() * s_.c,
+                                                   .tap_pitch = w.apart() * reader_.pixel_pitch,
                                                    .dy_image_pitch = image_pitch,
                                                    .dy_row_pitch = row_pitch,
                                                    .dy_pitch = pitch,
-                                                   .w_row_pitch = s_.kernel_w * s_.f,
-                                                   .w_pitch = s_.f,
-                                                   .x = view.origin + top * view.row_pitch + left * s_.c + columns.first,
+                                                   .w_row_pitch = s_.kernel_w * inputs * s_.f,
+                                                   .w_pitch = inputs * s_.f,
+                                                   .w_input_pitch = s_.f,
+                                                   .x = view.origin + top * view.row_pitch + left * reader_.pixel_pitch,
                                                    .dy = dy,
-                                                   .dw = sums + (p * s_.kernel_w + q) * s_.f + columns.first,
-                                                   .channels = 0};
+                                                   .dw = sums + (p * s_.kernel_w + q) * inputs * s_.f + columns.first,
+                                                   .first = columns.first};
             add_depthwise(gradient, rows.taps.end - p, cols.taps.end - q, columns.valid,
                           DepthwiseSharing(gradient.pixel_pitch, gradient.tap_pitch));
         }
@@ -440,18 +478,40 @@ private:
         }
     }
 
-    // result[row, output channel] = the sums of all slices, turned back.
-    void turn(Team& team) const {
-        const Range mine = team.range(rows_, lanes<T>);
-        for_vectors<T>(std::max<int64_t>(0, mine.end - mine.begin), [&](int64_t i, int n) {
-            const int64_t row = mine.begin + i;
-            for (int64_t k = 0; k < s_.f; ++k) {
-                Vec<T> total{};
-                for (int64_t slice = 0; slice < slices_; ++slice) total += load_upto(sums_ + (slice * s_.f + k) * rows_ + row, n);
-                for (int lane = 0; lane < n; ++lane) result_[(row + lane) * s_.f + k] = total[lane];
+    // Whether the sums lie otherwise than the gradient.
+    bool gathers() const { return turned_ || merged_ > 1; }
+
+    // result[tap, input channel, output channel] = the sums of all slices: turned back, and those inside a group alone.
+    void gather(Team& team) const {
+        const int64_t inputs = inputs_ / merged_, outputs = outputs_ / merged_, all = rows_ * s_.f;
+        // So many rows lie together, in the sums and in the result.
+        const int64_t run = merged_ > 1 ? inputs : rows_;
+        for (int64_t part = 0; part < rows_ / merged_ / run; ++part)
+            for (int64_t group = 0; group < s_.groups; ++group) {
+                const Range mine = team.range(run, turned_ ? lanes<T> : 1);
+                const int64_t row = part * run * merged_ + group % merged_ * run, column = group * outputs;
+                T* const to = result_ + part * run * s_.f;
+                if (turned_) {
+                    for_vectors<T>(std::max<int64_t>(0, mine.end - mine.begin), [&](int64_t i, int n) {
+                        for (int64_t k = column; k < column + outputs; ++k) {
+                            const Vec<T> total = sum_of_slices(sums_ + k * rows_ + row + mine.begin + i, all, n);
+                            for (int lane = 0; lane < n; ++lane) to[(mine.begin + i + lane) * s_.f + k] = total[lane];
+                        }
+                    });
+                } else {
+                    for (int64_t i = mine.begin; i < mine.end; ++i)
+                        for_vectors<T>(outputs, [&](int64_t k, int n) {
+                            store_upto(to + i * s_.f + column + k,
+                                       sum_of_slices(sums_ + (row + i) * s_.f + column + k, all, n), n);
+                        });
+                }
             }
-        });
         team.barrier();
+    }
+    Vec<T> sum_of_slices(const T* first, int64_t pitch, int n) const {
+        Vec<T> total{};
+        for (int64_t slice = 0; slice < slices_; ++slice) total += load_upto(first + slice * pitch, n);
+        return total;
     }
 
     // Adds the slices of sums of points, and makes the gradient at the filters of them. Returns whether it is finite.
@@ -488,8 +548,10 @@ private:
 
     const tilefuse_conv2d_backward_weights_args& args_;
     const tilefuse_conv2d_shape s_;
-    const bool depthwise_;
-    const int64_t groups_, inputs_, outputs_;
+    const bool by_channels_;  // each output channel by itself (conv_depthwise.h)
+    GroupChannels<T> of_groups_;
+    const int64_t merged_;                     // groups of the shape that are one here
+    const int64_t groups_, inputs_, outputs_;  // so many groups, and channels of each
     const Images<E> x_, dy_;
     Reader<E> reader_;
     const bool turned_;  // output channels are the rows of tiles, and of sums

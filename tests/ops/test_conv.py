@@ -89,6 +89,37 @@ def test_depthwise(ops, c, how):
         check_integers(ops, (3, 8, 9, c), kernel, 3 * c, groups=c, **how)  # three filters a channel
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("strides", [1, 2, (1, 3)])
+@pytest.mark.parametrize("groups", [2, 3, 8, 20])
+def test_small_groups(ops, groups, strides, dtype):
+    """Of which a vector takes several, or a gradient several as one; inputs fill a vector, or don't, or need two."""
+    for inputs, outputs in ((1, 2), (2, 1), (4, 4), (3, 5), (8, 8), (7, 2), (16, 1), (2, 12)):
+        for kernel, padding in (((3, 3), "same"), ((1, 1), "valid"), ((2, 4), ((0, 2), (3, 1)))):
+            shape = (3, 7, 9, groups * inputs)
+            how = {"groups": groups, "strides": strides, "padding": padding}
+            check_integers(ops, shape, kernel, groups * outputs, dtype, **how)
+
+
+@pytest.mark.parametrize("groups", [4, 16])
+def test_groups_keep_infinity_and_nan_to_themselves(ops, groups):
+    how = {"groups": groups, "padding": "same"}
+    x, w, _, dy = arrays(integers, (2, 6, 7, 4 * groups), (3, 3), 4 * groups, np.float32, **how)
+    expected = (ops.conv2d(x, w, **how), *ops.conv2d_backward(dy, x, w, **how))
+    x[0, 2, 3, 4], dy[1, 3, 2, 6] = np.nan, np.inf  # of group 1
+    actual = (ops.conv2d(x, w, **how), *ops.conv2d_backward(dy, x, w, **how))
+    others = [channel for channel in range(4 * groups) if channel // 4 != 1]
+    for a, e in zip(actual, expected, strict=True):
+        assert_same(a[..., others], e[..., others])
+        assert not np.isfinite(a).all()
+
+
+@pytest.mark.parametrize("c", [512, 1024])
+def test_depthwise_of_pixels_that_share_a_set_of_the_cache(ops, c):
+    for how in ({}, {"padding": "same"}, {"strides": 2, "padding": 1}, {"dilation": 2, "padding": 3}):
+        check_integers(ops, (2, 9, 8, c), (3, 3), c, groups=c, **how)
+
+
 @pytest.mark.parametrize("kernel", [(7, 1), (2, 7), (4, 5), (6, 6), (9, 8)])
 @pytest.mark.parametrize("strides", [1, 2, 3, 4])
 @pytest.mark.parametrize("dilation", [1, 2, 3])
