@@ -42,6 +42,14 @@ NETWORKS: dict[str, Callable[[], Layers]] = {
         conv((3, 3), (2, 2, 1, 6), groups=6),
         *head(2, 2, 6),
     ],
+    "small groups, with pooling": lambda: [
+        images(7, 6, 2),
+        conv((7, 6), (2, 2, 2, 18), "tanh"),
+        conv((6, 5), (3, 2, 9, 2), groups=2),
+        conv((4, 4), (2, 2, 1, 6), "relu", groups=2),
+        pool("max_pool2d", (3, 3), (2, 2)),
+        *head(1, 1, 6),
+    ],
     "few filters": lambda: [
         images(4, 4, 2),
         conv((4, 4), (1, 1, 2, 20), "tanh"),

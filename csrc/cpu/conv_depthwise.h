@@ -19,7 +19,7 @@ namespace tilefuse::inline TILEFUSE_ISA {
 // Which input channels a vector of output channels takes: input number a of each one's group, after one load and a shuffle.
 template <class T> struct GroupChannels {
     int64_t groups, inputs, outputs;  // of each group
-    // Of each vector: the first channel that it takes, how many are there, and where each lane's first one is among them.
+    // Of each vector: the first channel that it takes, how many may be loaded from there, and where each lane's first one is.
     int64_t* first = nullptr;
     int* taken = nullptr;
     Integers<Vec<T>>* places = nullptr;
@@ -131,7 +131,7 @@ template <int Pixels, class T>
     }
 }
 
-// body(input, n, count) for each vector of n output channels, which takes `count` input channels.
+// body(k, n, input, count) for each vector of n output channels, from k on, which may load `count` input channels.
 template <class T, bool Selects, class Body> void for_depthwise_vectors(const DepthwiseRow<T>& row, const Body& body) {
     for_vectors<T>(row.channels.end - row.channels.begin, [&](int64_t i, int n) {
         const int64_t k = row.channels.begin + i;

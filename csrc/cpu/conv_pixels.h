@@ -76,7 +76,7 @@ public:
     // Cuts the work; with memory, prepares it.
     Convolution(const Direction<E>& d, void* scratch, void* shared)
         : d_(d), by_channels_(by_channels<T>(d.shape, d.inputs, d.outputs)), of_groups_{d.groups, d.inputs, d.outputs},
-          inputs_(by_channels_ ? 1 : d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
+          inputs_(d.in.pixel() / d.groups), kernel_w_(d.shape.kernel_w),
           taps_count_(taps_of(d.shape)), tiled_(fills_tiles()), panels_of_(vectors_of<T>(d.outputs), max_vectors) {
         // (With steps, what is written is passed once for each remainder.)
         const int64_t written = pools() || d.step_h * d.step_w > 1 ? d.channels() * d.step_h * d.step_w : 0;
@@ -114,7 +114,7 @@ public:
         scratch_size = mine.size();
         Cut ours(shared);
         const int64_t columns = d.groups * panels_of_.begin(panels_of_.count) * lanes<T>;
-        packed_ = ours.take<E>((by_channels_ ? d_.inputs * depthwise_pitch() : columns * inputs_) *
+        packed_ = ours.take<E>((by_channels_ ? depthwise_pitch() : columns) * inputs_ *
                                (winograd() ? winograd_points : taps_count_));
         shared_size = ours.size();
         if (scratch == nullptr) return;
@@ -160,7 +160,7 @@ private:
     }
 
     Padding padding(const Reach& h, const Reach& w) const {
-        if (by_channels_) return padding_rows_pays(h, w, copying(d_.inputs)) ? Padding::of_rows : Padding::none;
+        if (by_channels_) return padding_rows_pays(h, w, copying(d_.outputs)) ? Padding::of_rows : Padding::none;
         const bool pays = !winograd() && padding_pays(h, w, blocks_.most_images, copying(d_.outputs));
         return pays ? Padding::around : Padding::none;
     }
@@ -230,14 +230,12 @@ private:
     // Output channels by themselves: [tap, input, channel], whole vectors.
     void pack_channels(Team& team) const {
         const int64_t pitch = depthwise_pitch(), channels = d_.channels();
-        // From a group's last channel to the next one's first it is as far as inside a group.
-        const bool even = d_.outputs == 1 || d_.group_stride == d_.outputs * d_.output_stride;
-        const int64_t stride = d_.outputs == 1 ? d_.group_stride : d_.output_stride;
+        const bool together = (d_.outputs == 1 ? d_.group_stride : d_.output_stride) == 1;
         const Range mine = team.range(taps_count_ * d_.inputs);
         for (int64_t i = mine.begin; i < mine.end; ++i) {
             const T* const from = weights_of(i / d_.inputs) + i % d_.inputs * d_.input_stride;
             T* const to = packed_ + i * pitch;
-            if (even && stride == 1) {
+            if (together) {
                 std::memcpy(to, from, static_cast<size_t>(channels) * sizeof(T));
             } else {
                 for (int64_t group = 0; group < d_.groups; ++group)
@@ -381,8 +379,8 @@ private:
                                .y = results(block)};
         const DepthwiseSharing sharing(row.pixel_pitch, row.tap_pitch);
         const int64_t left = none ? 0 : (cols.pixels.begin * d_.stride_w + w[q].at) * pixel;
-        // So many vectors' weights stay in L1 from row to row. (Zen 4, 8 x 14 x 14 x 256 in 32 groups, two
-        // threads: 0.53 ms with all vectors row by row, 0.41 so.)
+        // So many vectors' weights stay in L1 from row to row. (Zen 4, two threads, 8 x 14 x 14 x 256 in 32 groups: 0.53 ms
+        // with all vectors row by row, 0.41 so; depthwise, 8 x 7 x 7 x 1024, the same.)
         constexpr int64_t weights_kept = 16 * 1024;
         const int64_t weights = taps_count_ * d_.inputs * lanes<T> * static_cast<int64_t>(sizeof(T));
         const Parts parts(vectors_of<T>(d_.channels()), std::max<int64_t>(1, weights_kept / weights));

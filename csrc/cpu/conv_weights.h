@@ -1,8 +1,8 @@
 // The gradient of a convolution at its weights: a tile is a few input channels of a tap by a panel of output channels, and
 // adds up pixel by pixel; or, turned round, a few output channels by a panel of input channels, where that fills vectors
-// better. The pixels are cut into slices, whose number depends on the shape alone, and the slices are added in their order: the
-// bits don't depend on the number of threads. Or windows of pixels are transformed, and their products added up point by
-// point (conv_winograd.h).
+// better; small groups are taken several as if they were one. The pixels are cut into slices, whose number depends on the shape
+// alone, and the slices are added in their order: the bits don't depend on the number of threads. Or windows of pixels are
+// transformed, and their products added up point by point (conv_winograd.h).
 #pragma once
 
 #include <optional>
@@ -30,7 +30,7 @@ public:
         : args_(args), s_(planned(args.shape)),
           by_channels_(by_channels<T>(s_, s_.c / s_.groups, s_.f / s_.groups)),
           of_groups_{s_.groups, s_.c / s_.groups, s_.f / s_.groups}, merged_(groups_together()),
-          groups_(by_channels_ ? 1 : s_.groups / merged_), inputs_(by_channels_ ? 1 : s_.c / groups_), outputs_(s_.f / groups_),
+          groups_(by_channels_ ? 1 : s_.groups / merged_), inputs_(s_.c / s_.groups * merged_), outputs_(s_.f / groups_),
           x_{.data = static_cast<const T*>(args.x), .n = s_.n, .h = s_.h, .w = s_.w, .c = s_.c, .rounds = rounds(),
              .pairs = pairs},
           dy_{.data = static_cast<const T*>(args.dy), .n = s_.n, .h = s_.out_h, .w = s_.out_w, .c = s_.f, .pool = args.pool,
@@ -41,7 +41,7 @@ public:
         const Reach h = reach(s_.stride_h, s_.h, s_.out_h, s_.kernel_h, s_.dilation_h, s_.pad_top);
         const Reach w = reach(s_.stride_w, s_.w, s_.out_w, s_.kernel_w, s_.dilation_w, s_.pad_left);
         winograd_ = !turned_ && merged_ == 1 && transforms(h, w);
-        rows_ = (winograd_ ? winograd_points : taps_of(s_)) * (by_channels_ ? of_groups_.inputs : inputs_);
+        rows_ = (winograd_ ? winograd_points : taps_of(s_)) * inputs_;
         packs_ = !by_channels_ && !winograd_ && !turned_ && !tiled_ && panels_of_.count >= panels_worth_strips_of_x;
         const int64_t most = winograd_ ? 4 * windows_together(inputs_)
                                        : std::clamp<int64_t>(image_bytes / (2 * pixel), packs_ ? 128 : 64,
@@ -121,7 +121,7 @@ private:
     int64_t segment_length(int64_t merged) const {
         return s_.c / s_.groups * merged * (merged == s_.groups && s_.dilation_w == 1 ? s_.kernel_w : 1);
     }
-    int64_t segment_length() const { return by_channels_ ? 1 : segment_length(merged_); }
+    int64_t segment_length() const { return segment_length(merged_); }
     static int rows_of(int64_t columns) {
         return max_rows(static_cast<int>(std::clamp<int64_t>(vectors_of<T>(columns), 1, max_vectors)));
     }
@@ -154,13 +154,13 @@ private:
             return (segments * tiles + copying_a_panel * panels) / static_cast<double>(merged);
         };
         int64_t best = 1;
-        for (int64_t merged = 2; merged <= s_.groups; ++merged)
+        for (int64_t merged = 2; merged <= std::min<int64_t>(s_.groups, lanes<T>); ++merged)
             if (s_.groups % merged == 0 && work(merged) < work(best)) best = merged;
         return best;
     }
 
     Padding padding(const Reach& h, const Reach& w) const {
-        if (by_channels_) return padding_rows_pays(h, w, copying(of_groups_.inputs)) ? Padding::of_rows : Padding::none;
+        if (by_channels_) return padding_rows_pays(h, w, copying(of_groups_.outputs)) ? Padding::of_rows : Padding::none;
         const bool pays = !winograd_ && padding_pays(h, w, blocks_.most_images, copying(outputs_));
         return pays ? Padding::around : Padding::none;
     }
@@ -334,7 +334,6 @@ private:
             if (none) continue;
             const int64_t top = rows.pixels.begin * s_.stride_h - view.top + h[p].at,
                           left = cols.pixels.begin * s_.stride_w + w[q].at;
-            const int64_t inputs = of_groups_.inputs;
             const DepthwiseGradient<T> gradient = {.of_groups = selects() ? &of_groups_ : nullptr,
                                                    .images = images,
                                                    .rows = height,
@@ -347,12 +346,12 @@ private:
                                                    .dy_image_pitch = image_pitch,
                                                    .dy_row_pitch = row_pitch,
                                                    .dy_pitch = pitch,
-                                                   .w_row_pitch = s_.kernel_w * inputs * s_.f,
-                                                   .w_pitch = inputs * s_.f,
+                                                   .w_row_pitch = s_.kernel_w * inputs_ * s_.f,
+                                                   .w_pitch = inputs_ * s_.f,
                                                    .w_input_pitch = s_.f,
                                                    .x = view.origin + top * view.row_pitch + left * reader_.pixel_pitch,
                                                    .dy = dy,
-                                                   .dw = sums + (p * s_.kernel_w + q) * inputs * s_.f + columns.first,
+                                                   .dw = sums + (p * s_.kernel_w + q) * inputs_ * s_.f + columns.first,
                                                    .first = columns.first};
             add_depthwise(gradient, rows.taps.end - p, cols.taps.end - q, columns.valid,
                           DepthwiseSharing(gradient.pixel_pitch, gradient.tap_pitch));
@@ -484,28 +483,28 @@ private:
     // result[tap, input channel, output channel] = the sums of all slices: turned back, and those inside a group alone.
     void gather(Team& team) const {
         const int64_t inputs = inputs_ / merged_, outputs = outputs_ / merged_, all = rows_ * s_.f;
-        // So many rows lie together, in the sums and in the result.
-        const int64_t run = merged_ > 1 ? inputs : rows_;
-        for (int64_t part = 0; part < rows_ / merged_ / run; ++part)
-            for (int64_t group = 0; group < s_.groups; ++group) {
-                const Range mine = team.range(run, turned_ ? lanes<T> : 1);
-                const int64_t row = part * run * merged_ + group % merged_ * run, column = group * outputs;
-                T* const to = result_ + part * run * s_.f;
-                if (turned_) {
-                    for_vectors<T>(std::max<int64_t>(0, mine.end - mine.begin), [&](int64_t i, int n) {
-                        for (int64_t k = column; k < column + outputs; ++k) {
-                            const Vec<T> total = sum_of_slices(sums_ + k * rows_ + row + mine.begin + i, all, n);
-                            for (int lane = 0; lane < n; ++lane) to[(mine.begin + i + lane) * s_.f + k] = total[lane];
-                        }
+        // So many rows lie together, in the sums and in the result. Many are shared out, else parts and groups.
+        const int64_t run = merged_ > 1 ? inputs : rows_, units = rows_ / merged_ / run * s_.groups;
+        const Range whole = {0, units}, of_units = merged_ > 1 ? team.range(units) : whole;
+        const Range mine = merged_ > 1 ? Range{0, run} : team.range(run, lanes<T>);
+        for (int64_t unit = of_units.begin; unit < of_units.end; ++unit) {
+            const int64_t part = unit / s_.groups, group = unit % s_.groups;
+            const int64_t row = part * run * merged_ + group % merged_ * run, column = group * outputs;
+            T* const to = result_ + part * run * s_.f;
+            if (turned_) {
+                for_vectors<T>(std::max<int64_t>(0, mine.end - mine.begin), [&](int64_t i, int n) {
+                    for (int64_t k = column; k < column + outputs; ++k) {
+                        const Vec<T> total = sum_of_slices(sums_ + k * rows_ + row + mine.begin + i, all, n);
+                        for (int lane = 0; lane < n; ++lane) to[(mine.begin + i + lane) * s_.f + k] = total[lane];
+                    }
+                });
+            } else {
+                for (int64_t i = mine.begin; i < mine.end; ++i)
+                    for_vectors<T>(outputs, [&](int64_t k, int n) {
+                        store_upto(to + i * s_.f + column + k, sum_of_slices(sums_ + (row + i) * s_.f + column + k, all, n), n);
                     });
-                } else {
-                    for (int64_t i = mine.begin; i < mine.end; ++i)
-                        for_vectors<T>(outputs, [&](int64_t k, int n) {
-                            store_upto(to + i * s_.f + column + k,
-                                       sum_of_slices(sums_ + (row + i) * s_.f + column + k, all, n), n);
-                        });
-                }
             }
+        }
         team.barrier();
     }
     Vec<T> sum_of_slices(const T* first, int64_t pitch, int n) const {
