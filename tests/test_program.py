@@ -204,6 +204,22 @@ def test_same_bits_for_any_number_of_threads(set_num_threads: Callable[[int], No
     assert len(bits) == 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 13, 16])
+def test_same_bits_of_small_batches_for_any_number_of_threads(
+    size: int, set_num_threads: Callable[[int], None]
+) -> None:
+    x, y = digits(3 * size)
+    bits = set()
+    for threads in (1, 2, 3, 4):  # some of which share out rows, others columns
+        set_num_threads(threads)
+        layers = [dense(30, 64, "tanh"), dense(64, 128, "tanh"), dense(128, 10, "softmax")]
+        loss = {"kind": "sparse_categorical_crossentropy"}
+        program = make_program(in_dtype(layers, "float32"), (30,), size, loss, {"kind": "sgd"}, "float32")
+        program.train_epoch(x, y, np.arange(3 * size), np.full(3, 1e-2))
+        bits.add(b"".join(v.tobytes() for v in variables(layers)))
+    assert len(bits) == 1
+
+
 def test_a_step_opens_one_parallel_region(set_num_threads: Callable[[int], None]) -> None:
     set_num_threads(2)
     rng = np.random.default_rng(0)

@@ -2,16 +2,17 @@
 //
 // A member of the team owns a rectangle of C. It walks over blocks of B's columns that fit in L2 (copied to panels where
 // that pays: matmul_pack.h), and for each over strips of a few rows of A; a tile of C, strip x panel, is accumulated in
-// registers (matmul_tile.h). Every element of C is one chain of multiply-adds in the order of k, whatever the shape of
-// its tile: so the bits don't depend on the number of threads.
+// registers (matmul_tile.h). Where A has but a few rows, what matters is how B is read (matmul_few.h). The order in which an
+// element of C is added up hangs on the product alone, not on the tile in which it lies: so the bits don't depend on the number
+// of threads.
 #include "common/dtype.h"
 #include "cpu/bfloat16.h"
 #include "cpu/kernels.h"
 #include "cpu/matmul_epilogue.h"
+#include "cpu/matmul_few.h"
 #include "cpu/matmul_pack.h"
 #include "cpu/matmul_stored.h"
 #include "cpu/matmul_tile.h"
-#include "cpu/matmul_vector.h"
 #include "cpu/simd.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
@@ -35,10 +36,19 @@ constexpr int64_t k_block_of_sums = 256;  // where members take blocks: an even 
 // transposed, 256 x 64 with k = 25088, 96 x 256 and 200 x 200 with k = 6272: 58, 72 and 82 GFLOP/s with 384, 90, 86 and 101
 // with 96; 90 of the first with 160.)
 constexpr int64_t k_block_of_columns = wide ? 96 : k_block;
+// So few rows wait for B. While they pass a block of it, the next one comes into L2 (`Ahead`): it has to fit there, beside the
+// current one. Rows of B that are far apart share a few sets of L2: a block has as many of them as lie in half of L2, or 32.
+// (Zen 4, GFLOP/s with neither, with the next block asked for, and with its rows limited too: 6272 x 512 for 8, 16 and 32 rows
+// 22, 29 and 51; 75, 66 and 68; 89, 106 and 90. 4096 x 1024 20, 38 and 53; 36, 52 and 79; 75, 95 and 85. 2048 x 4096 20, 37
+// and 56; 35, 31 and 73; 54, 85 and 81.)
+constexpr int64_t rows_that_wait = 64;
+constexpr int64_t l2_half_bytes = (wide ? 512 : 256) * 1024;
 constexpr int64_t l1_bytes = 16 * 1024;
 constexpr int64_t l2_bytes = 192 * 1024;
 constexpr int64_t group_bytes(int64_t rows) { return !wide ? l1_bytes : rows < 512 ? 264 * 1024 : 520 * 1024; }
-constexpr int64_t packed_bytes(int64_t rows) { return wide ? group_bytes(rows) : 1024 * 1024; }
+constexpr int64_t packed_bytes(int64_t rows) {
+    return wide ? group_bytes(rows) : rows <= rows_that_wait ? 128 * 1024 : 1024 * 1024;
+}
 constexpr int64_t packed_bytes_for_strips = (wide ? 4096 : 1024) * 1024;
 // Where A is larger than 1 MB, more strips stay in L2 and one panel at a time passes them. (2545 x 2834 with k = 437 and A
 // transposed, 2852 x 2108 with 1904 and both: 107 and 105 GFLOP/s with 192 KB of strips and groups of panels, 114 and 114 so;
@@ -74,12 +84,21 @@ template <class T> int64_t panels_worth_strips(const tilefuse_matmul_args& args)
     return !scattered ? 8 : args.m * size > large / args.k ? 1 : 2;
 }
 
+// How deep a block is: see rows_that_wait.
+template <class T> int64_t most_rows_of_b(const tilefuse_matmul_args& args) {
+    if (args.b_col_stride != 1 || args.m > rows_that_wait || !far_apart<T>(args.b_row_stride)) return k_block;
+    const int64_t bytes = std::abs(args.b_row_stride) * static_cast<int64_t>(sizeof(T));
+    return std::clamp<int64_t>(l2_half_bytes / std::max<int64_t>(1, bytes), 32, k_block);
+}
+
 template <class T> Blocking blocking(const tilefuse_matmul_args& args) {
     // A fused update needs the whole sum at once, since partial sums have no place in C.
     const bool columns_lie = args.a_row_stride == 1 && args.a_col_stride != 1 &&
                              args.precision != TILEFUSE_PRECISION_BFLOAT16 &&
                              whole_panels<T>(args.n) < panels_worth_strips<T>(args) * panel_columns<T>;
-    const int64_t most = args.split == TILEFUSE_SPLIT_SUM ? k_block_of_sums : columns_lie ? k_block_of_columns : k_block;
+    const int64_t most = args.split == TILEFUSE_SPLIT_SUM
+                             ? k_block_of_sums
+                             : std::min(columns_lie ? k_block_of_columns : k_block, most_rows_of_b<T>(args));
     const int64_t blocks = args.epilogue.rule != nullptr || args.k <= most ? 1 : (args.k + most - 1) / most;
     const int64_t k = std::max<int64_t>(1, blocks > 1 ? (args.k + blocks - 1) / blocks : args.k);
     const int64_t size = k * static_cast<int64_t>(sizeof(T)), columns = whole_panels<T>(args.n), most_packed = packed_bytes(args.m);
@@ -111,7 +130,7 @@ public:
         if (args_.beta != 0 && args_.beta != 1) scale(c, rows, columns);
         c_ = c;
         offset_ = offset;
-        const int64_t together = columns_together(rows.end - rows.begin);
+        const int64_t height = rows.end - rows.begin, together = columns_together(height);
         for (int64_t j = columns.begin; j < columns.end; j += together) {
             columns_ = {j, std::min(columns.end, j + together)};
             divide_columns();
@@ -121,7 +140,10 @@ public:
                 last_ = p + k_ >= args_.k;
                 a_ = a + p * args_.a_col_stride;
                 b_ = b + p * args_.b_row_stride;
-                pack_b(rows.end - rows.begin);
+                pack_b(height);
+                ahead_ = p + blocking_.k < args_.k
+                             ? ahead(b, p + blocking_.k, columns_, height)
+                             : ahead(b, 0, {columns_.end, std::min(columns.end, columns_.end + together)}, height);
                 for (int64_t i = rows.begin; i < rows.end; i += blocking_.rows) multiply({i, std::min(rows.end, i + blocking_.rows)});
             }
         }
@@ -176,11 +198,24 @@ private:
         if (rounds) round_to_bfloat16(k_ * panel_at(panels_of_.count), panels_);
     }
 
+    // The block of B that begins at row p, to be asked for while so many rows of A pass the current one.
+    Ahead ahead(const T* b, int64_t p, Range columns, int64_t height) const {
+        const int64_t turns = k_ / steps_of_turn * panels_of_.count;  // of one strip
+        if (columns.begin >= columns.end || turns == 0) return {};
+        constexpr int64_t size = sizeof(T);
+        const int64_t strips = (std::min(height, blocking_.rows) + tile_rows_ - 1) / tile_rows_;
+        const int64_t deep = std::min(blocking_.k, args_.k - p), width = columns.end - columns.begin;
+        const T* first = b + p * args_.b_row_stride + columns.begin * args_.b_col_stride;
+        if (args_.b_col_stride == 1) return {first, deep, width * size, args_.b_row_stride * size, turns * strips};
+        if (args_.b_row_stride == 1) return {first, width, deep * size, args_.b_col_stride * size, turns * strips};
+        return {};
+    }
+
     // The rows of C in the current columns, with the current part of k: strips within groups of panels. Panels that packed
     // strips pass stay in L1. Rows or columns of A as they lie are worth keeping there instead, since the processor is bad
     // at fetching many short pieces ahead (Zen 3, 128 x 64, k = 784: 63 GFLOP/s with the panels in L1, 82 with A); and an
     // update, which streams through its parameter, wants long pieces of rows.
-    void multiply(Range rows) const {
+    void multiply(Range rows) {
         const Parts strips(rows.end - rows.begin, tile_rows_);
         const From from = pack_a_ ? From::strip : args_.a_col_stride == 1 ? From::rows : From::columns;
         if (pack_a_) pack_strips(k_, strips, a_ + rows.begin * args_.a_row_stride, args_.a_row_stride, args_.a_col_stride, strips_);
@@ -201,6 +236,7 @@ private:
                 const int64_t count = strips.begin(strip + 1) - begin;
                 TileArgs<T> t;
                 t.k = k_;
+                t.ahead = ahead_.left() ? &ahead_ : nullptr;
                 t.accumulate = accumulate_;
                 t.a = pack_a_ ? strips_ + begin * k_ : a_ + row * args_.a_row_stride;
                 t.a_stride = from == From::rows ? args_.a_row_stride : args_.a_col_stride;
@@ -240,6 +276,7 @@ private:
     T* c_;
     Range columns_;
     Parts panels_of_;
+    Ahead ahead_;
     int64_t offset_, k_, width_;
     int tile_rows_;
     bool accumulate_, last_, pack_a_, pack_all_;
@@ -311,43 +348,99 @@ template <class T> void matmul_by_sums(Team& team, const tilefuse_matmul_args& a
     }
 }
 
-// Whether A is one row or B one column, and the other one contiguous one way or the other.
-bool has_vector(const tilefuse_matmul_args& args) {
-    if (args.k == 0 || args.precision == TILEFUSE_PRECISION_BFLOAT16 || args.split == TILEFUSE_SPLIT_SUM) return false;
-    if (args.n == 1) return args.a_row_stride == 1 || args.a_col_stride == 1;
-    return args.m == 1 && args.split == TILEFUSE_SPLIT_AUTO && (args.b_row_stride == 1 || args.b_col_stride == 1);
+// The most rows of A that dot products with B's columns pay for, rather than a copy of B by rows; their sums over lanes take
+// some time too. (Zen 4, 784 x 128 for 4, 8, 16 and 24 rows: 47, 66, 82 and 93 GFLOP/s with copies, 103, 105, 104 and 106 with
+// dots; 128 x 128 for 4, 8 and 16: 40, 60 and 79, and 65, 72 and 76; 6272 x 512 for 4, 16 and 24: 41, 81 and 88, and 71, 92 and
+// 85.)
+constexpr int64_t most_dotted_rows(int64_t k) { return std::min<int64_t>(16, k / 16); }
+
+// Whether A has few rows, or B one column, and the other one is best read as it lies.
+bool has_few(const tilefuse_matmul_args& args) {
+    const tilefuse_epilogue& e = args.epilogue;
+    if (args.m == 0 || args.k == 0 || args.split == TILEFUSE_SPLIT_SUM) return false;
+    if (args.precision == TILEFUSE_PRECISION_BFLOAT16) return false;
+    if (args.n == 1) {  // updated as one row, which the others could not be
+        if (e.rule && (e.scale || e.bias || e.addend || e.preactivation || e.derivative_at || e.mask)) return false;
+        return args.a_row_stride == 1 || args.a_col_stride == 1;
+    }
+    if (args.b_col_stride == 1) return args.m <= most_added_rows;
+    return args.b_row_stride == 1 && (args.m == 1 || args.m <= most_dotted_rows(args.k));
 }
 
-template <class T> void multiply_vector(Team& team, const tilefuse_matmul_args& args) {
-    const bool column = args.n == 1;  // B is one; its product with A is that of B' and A'
-    const int64_t outputs = column ? args.m : args.n, lead = column ? args.a_row_stride : args.b_col_stride;
-    const int64_t deep = column ? args.a_col_stride : args.b_row_stride, x_stride = column ? args.b_row_stride : args.a_col_stride;
-    const Range mine = column ? team.range(outputs) : team.range(outputs, lanes<T>);
-    const int64_t count = mine.end - mine.begin;
-    T* const sums = team.scratch<T>();
-    T* const copy = sums + outputs;
-    const T beta = static_cast<T>(args.beta);
-    const Epilogue<T> epilogue(args);
-    for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
-        if (count <= 0) return;
-        const T* x = static_cast<const T*>(column ? args.b : args.a) + (column ? b : a);
-        const T* m = static_cast<const T*>(column ? args.a : args.b) + (column ? a : b) + mine.begin * lead;
-        if (x_stride != 1) {
-            for (int64_t p = 0; p < args.k; ++p) copy[p] = x[p * x_stride];
-            x = copy;
-        }
-        lead == 1 ? add_rows(args.k, count, x, m, deep, sums) : dot_columns(args.k, count, x, m, lead, sums);
-        if (args.epilogue.rule) return epilogue(sums, count, 0, 0, mine.begin, 1, count);  // a column is contiguous too
-        T* const c = static_cast<T*>(args.c) + offset + (column ? mine.begin * args.c_row_stride : mine.begin);
-        const int64_t c_stride = column ? args.c_row_stride : 1;
-        for (int64_t j = 0; j < count; ++j) c[j * c_stride] = beta != 0 ? sums[j] + beta * c[j * c_stride] : sums[j];
-        epilogue(c, args.c_row_stride, offset, column ? mine.begin : 0, column ? 0 : mine.begin, column ? count : 1,
-                 column ? 1 : count);
-    });
-}
+// X, M and Y of matmul_few.h. Members take products, or columns of Y, or rows if they must.
+template <class T> class FewProduct {
+public:
+    explicit FewProduct(const tilefuse_matmul_args& args)
+        : args_(args), column_(args.n == 1), rows_(column_ ? 1 : args.m), outputs_(column_ ? args.m : args.n),
+          lead_(column_ ? args.a_row_stride : args.b_col_stride), x_stride_(column_ ? args.b_row_stride : args.a_col_stride),
+          epilogue_(args) {}
+
+    size_t scratch() const { return static_cast<size_t>(2 * rows_ * outputs_ + rows_ * args_.k) * sizeof(T); }
+
+    void operator()(Team& team) {
+        const int64_t products = products_of(args_);
+        const bool whole = products >= 2 * team.size, by_rows = args_.split == TILEFUSE_SPLIT_ROWS && !column_;
+        const int64_t grain = column_ ? 1 : lead_ == 1 ? lanes<T> : dot_columns;
+        const Range rows = by_rows && !whole ? team.range(rows_) : Range{0, rows_};
+        const Range columns = by_rows || whole ? Range{0, outputs_} : team.range(outputs_, grain);
+        if (rows.begin >= rows.end || columns.begin >= columns.end) return;
+        few_.rows = rows.end - rows.begin;
+        few_.k = args_.k;
+        few_.columns = columns.end - columns.begin;
+        few_.m_stride = lead_ != 1 ? lead_ : column_ ? args_.a_col_stride : args_.b_row_stride;
+        few_.y = team.scratch<T>();
+        few_.y_stride = few_.columns;
+        few_.part = few_.y + rows_ * outputs_;
+        for_products(args_, whole ? team.range(products) : Range{0, products}, [&](int64_t a, int64_t b, int64_t offset) {
+            const T *of_a = static_cast<const T*>(args_.a) + a, *of_b = static_cast<const T*>(args_.b) + b;
+            read(column_ ? of_b : of_a + rows.begin * args_.a_row_stride, few_.part + rows_ * outputs_);
+            few_.m = (column_ ? of_a : of_b) + columns.begin * lead_;
+            lead_ == 1 ? add_rows(few_) : add_dots(few_);
+            // A column's results are contiguous as a row's, but for its place in C.
+            if (args_.epilogue.rule) {
+                return epilogue_(few_.y, few_.columns, 0, rows.begin, columns.begin, few_.rows, few_.columns);
+            }
+            if (column_) {
+                write(offset, args_.c_row_stride, columns.begin, 0);
+                epilogue_(static_cast<T*>(args_.c) + offset + columns.begin * args_.c_row_stride, args_.c_row_stride, offset,
+                          columns.begin, 0, few_.columns, 1);
+            } else {
+                write(offset, 1, rows.begin, columns.begin);
+                epilogue_(static_cast<T*>(args_.c) + offset + rows.begin * args_.c_row_stride + columns.begin,
+                          args_.c_row_stride, offset, rows.begin, columns.begin, few_.rows, few_.columns);
+            }
+        });
+    }
+
+private:
+    // X as it lies, or copied where its rows are not contiguous.
+    void read(const T* x, T* copy) {
+        few_.x = x;
+        few_.x_stride = args_.a_row_stride;
+        if (x_stride_ == 1) return;
+        for (int64_t i = 0; i < few_.rows; ++i)
+            for (int64_t p = 0; p < args_.k; ++p) copy[i * args_.k + p] = x[i * args_.a_row_stride + p * x_stride_];
+        few_.x = copy;
+        few_.x_stride = args_.k;
+    }
+
+    void write(int64_t offset, int64_t stride, int64_t row, int64_t column) const {
+        const T beta = static_cast<T>(args_.beta);
+        T* c = static_cast<T*>(args_.c) + offset + row * args_.c_row_stride + column;
+        const T* y = few_.y;
+        for (int64_t i = 0; i < few_.rows; ++i, c += args_.c_row_stride, y += few_.y_stride)
+            for (int64_t j = 0; j < few_.columns; ++j) c[j * stride] = beta != 0 ? y[j] + beta * c[j * stride] : y[j];
+    }
+
+    const tilefuse_matmul_args& args_;
+    const bool column_;  // B is one; its product with A is that of B' and A'
+    const int64_t rows_, outputs_, lead_, x_stride_;
+    const Epilogue<T> epilogue_;
+    FewRows<T> few_ = {};
+};
 
 template <class T> void matmul_of(Team& team, const tilefuse_matmul_args& args) {
-    if (has_vector(args)) return multiply_vector<T>(team, args);
+    if (has_few(args)) return FewProduct<T>(args)(team);
     if (team.size > 1 && splits_sums<T>(args)) return matmul_by_sums<T>(team, args);
     const int64_t products = products_of(args);
 
@@ -407,7 +500,7 @@ Cost matmul_cost(const tilefuse_matmul_args& args) {
     cost.work *= static_cast<double>(products_of(args));
     by_dtype(args.dtype, [&](auto zero) {
         using T = decltype(zero);
-        cost.scratch = has_vector(args) ? static_cast<size_t>(args.m * args.n + args.k) * sizeof(T) : Product<T>::scratch(args);
+        cost.scratch = has_few(args) ? FewProduct<T>(args).scratch() : Product<T>::scratch(args);
         if (splits_sums<T>(args)) {
             const int64_t depth = blocking<T>(args).k;
             cost.shared = static_cast<size_t>((args.k + depth - 1) / depth * args.m * args.n) * sizeof(T);

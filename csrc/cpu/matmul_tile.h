@@ -19,6 +19,39 @@ constexpr int most_rows = 12;
 
 template <class T> constexpr int64_t panel_columns = max_vectors * lanes<T>;
 
+// Memory that is read next: rows, `stride` bytes apart, whose lines come into L2 while tiles add up their sums, a few in each of
+// so many turns of their loops.
+class Ahead {
+public:
+    Ahead() = default;
+    Ahead(const void* rows, int64_t count, int64_t bytes, int64_t stride, int64_t turns)
+        : row_(static_cast<const char*>(rows)), bytes_(bytes), stride_(stride), rows_(count),
+          pieces_((count * ((bytes + piece - 1) / piece) + turns - 1) / turns) {}
+
+    [[gnu::always_inline]] void ask() {
+        for (int64_t i = 0; i < pieces_; ++i) {
+            const char* at = row_ + at_;
+#pragma GCC unroll 4
+            for (int64_t j = 0; j < piece; j += line) __builtin_prefetch(at + j, 0, 2);
+            at_ += piece;
+            if (at_ >= bytes_) {
+                if (--rows_ == 0) {
+                    pieces_ = 0;
+                    return;
+                }
+                at_ = 0;
+                row_ += stride_;
+            }
+        }
+    }
+    bool left() const { return pieces_ > 0; }
+
+private:
+    static constexpr int64_t line = 64, piece = 4 * line;
+    const char* row_ = nullptr;
+    int64_t at_ = 0, bytes_ = 0, stride_ = 0, rows_ = 0, pieces_ = 0;
+};
+
 template <class T> struct TileArgs {
     int64_t k;
     const T* a;
@@ -29,6 +62,7 @@ template <class T> struct TileArgs {
     int64_t c_stride;
     bool accumulate;  // add to C, or overwrite it
     int tail;         // lanes of the last vector that C has
+    Ahead* ahead;     // or null
 };
 
 // How a tile finds its rows of A: packed as a strip[k, rows], and B as a panel[k, columns]; or as they lie, A's rows
@@ -143,6 +177,7 @@ template <class T, From from, int Rows, int Vectors> void tile(const TileArgs<T>
 #pragma GCC unroll 4
             for (int u = 0; u < steps_of_turn; ++u) step(u);
             advance(steps_of_turn);
+            if (t.ahead) t.ahead->ask();
         }
     } while (wide && p + steps_of_turn <= t.k);
     for (; p < t.k; ++p) {

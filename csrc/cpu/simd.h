@@ -79,6 +79,18 @@ template <class T, class Body> inline void for_vectors(int64_t count, Body body)
     if (i < count) body(i, static_cast<int>(count - i));
 }
 
+// From here on the compiler knows nothing of the vector but that it is in a register: it reads memory once for every use of
+// it otherwise, if there are two or three.
+template <class V> inline void keep_in_register(V& v) {
+#if TILEFUSE_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif TILEFUSE_VECTOR_BYTES == 32 && defined(__AVX2__) || TILEFUSE_VECTOR_BYTES == 16 && defined(__SSE2__)
+    asm("" : "+x"(v));
+#else
+    (void)v;
+#endif
+}
+
 // Load and store for use inside for_vectors: whole vectors but for the tail.
 template <class T> inline Vec<T> load_upto(const T* p, int n) { return n == lanes<T> ? load(p) : load(p, n); }
 template <class T> inline void store_upto(T* p, Vec<T> v, int n) {

@@ -27,6 +27,18 @@ LARGE = [
     (12, 64, 5003),
     (97, 769, 3),
 ]
+# Few rows: sums longer than are added up at a time, rows of b a multiple of 2 KB apart, few columns.
+FEW = [
+    (1, 37, 5000),
+    (2, 300, 90),
+    (3, 515, 33),
+    (5, 131, 4500),
+    (9, 6, 2100),
+    (16, 40, 2049),
+    (17, 64, 272),
+    (40, 1024, 300),
+    (20, 4096, 70),
+]
 
 
 def given_transposed(x, transposed):
@@ -68,6 +80,13 @@ def test_integers_are_exact_in_deep_products(ops, dtype, transpose_a, transpose_
 def test_integers_are_exact_in_large_products(ops, dtype, m, n, k):
     for transpose_a, transpose_b in TRANSPOSES:
         check_integers(ops, m, n, k, dtype, transpose_a, transpose_b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), TRANSPOSES)
+@pytest.mark.parametrize(("m", "n", "k"), FEW)
+def test_integers_are_exact_in_products_of_few_rows(ops, m, n, k, dtype, transpose_a, transpose_b):
+    check_integers(ops, m, n, k, dtype, transpose_a, transpose_b)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -206,14 +225,38 @@ def test_overflow_gives_infinity(ops, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_for_any_number_of_threads(ops, set_num_threads, dtype):
     rng = np.random.default_rng(8)
-    for m, n, k in [(257, 129, 300), (3, 1030, 700), (1030, 3, 700), (64, 64, 5000), (5, 7, 3)]:
+    shapes = [(257, 129, 300), (3, 1030, 700), (1030, 3, 700), (64, 64, 5000), (5, 7, 3), (12, 259, 2100)]
+    for (m, n, k), transposed in itertools.product(shapes, [False, True]):
         a, b, bias = normal(rng, (m, k), dtype), normal(rng, (k, n), dtype), normal(rng, (n,), dtype)
+        b = given_transposed(b, transposed)
         results = []
         for threads in (1, 2, 3, 2):
             set_num_threads(threads)
-            results.append(ops.matmul(a, b, bias=bias, activation="gelu"))
+            results.append(ops.matmul(a, b, bias=bias, activation="gelu", transpose_b=transposed))
         for result in results[1:]:
             assert_same_bits(result, results[0])
+
+
+def test_long_sums_of_few_rows_are_added_up_in_parts(ops):
+    rng = np.random.default_rng(10)
+    for m, transposed in itertools.product([1, 2, 3, 5], [False, True]):
+        a, b = rng.random((m, 1 << 18), dtype=np.float32), rng.random((1 << 18, 17), dtype=np.float32)
+        result = ops.matmul(a, given_transposed(b, transposed), transpose_b=transposed)
+        np.testing.assert_allclose(result, a.astype(np.float64) @ b.astype(np.float64), rtol=5e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_of_few_rows(ops, set_num_threads, threads, dtype):
+    set_num_threads(threads)
+    rng = np.random.default_rng(9)
+    for lead, m, n, k in [((4, 6), 16, 65, 257), ((2,), 9, 261, 1030), ((7,), 2, 20, 40)]:
+        a, b = integers(rng, (*lead, m, k), dtype), integers(rng, (*lead, n, k), dtype)
+        out, addend = Guarded((*lead, m, n), dtype), integers(rng, (*lead, m, n), dtype)
+        out.array[...] = addend
+        ops.matmul(a, b, transpose_b=True, beta=2, out=out.array)
+        expected = np.matmul(a.astype(np.float64), b.astype(np.float64).swapaxes(-1, -2))
+        assert_same(out.check(), expected + 2 * addend)
 
 
 def check_any_problem(ops, m, n, k, lead, layouts, dtype, with_bias):

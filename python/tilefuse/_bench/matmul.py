@@ -81,6 +81,14 @@ def _programs() -> Iterator[Product]:
         yield Product("programs", rows, inputs, outputs, transpose_b=True)
 
 
+def _batches() -> Iterator[Product]:
+    """Yield small batches through dense layers, with weights stored as [inputs, outputs] and the other way."""
+    for inputs, outputs in [(256, 256), (784, 512), (1000, 1000), (1024, 1024), (6272, 512), (2048, 4096)]:
+        for transposed in (False, True):
+            for rows in (1, 2, 3, 4, 8, 12, 16, 24, 32, 64):
+                yield Product("batches", rows, outputs, inputs, transpose_b=transposed)
+
+
 def _random(count: int = 200, largest: int = 3000) -> Iterator[Product]:
     rng = np.random.default_rng(0)
     for _ in range(count):
@@ -92,6 +100,7 @@ PRECISIONS = ("float32", "ieee", "bfloat16")
 SWEEPS: dict[str, Callable[[], Iterator[Product]]] = {
     "square": _squares,
     "programs": _programs,
+    "batches": _batches,
     "random": _random,
 }
 
@@ -109,7 +118,7 @@ def bench_matmul(
     Parameters
     ----------
     sweeps : sequence of str
-        Of square, programs and random.
+        Of square, programs, batches (few rows) and random.
     precision : str
         "float32" or "ieee", as `ops.matmul` takes them; "bfloat16": of arrays of bfloat16, beside PyTorch's.
     seconds : float
