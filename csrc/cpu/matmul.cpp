@@ -395,7 +395,7 @@ public:
             const T *of_a = static_cast<const T*>(args_.a) + a, *of_b = static_cast<const T*>(args_.b) + b;
             read(column_ ? of_b : of_a + rows.begin * args_.a_row_stride, few_.part + rows_ * outputs_);
             few_.m = (column_ ? of_a : of_b) + columns.begin * lead_;
-            lead_ == 1 ? add_rows(few_) : add_dots(few_);
+            lead_ == 1 ? add_rows(few_) : rows_ == 1 ? add_dots<T, 2>(few_) : add_dots<T, 1>(few_);
             // A column's results are contiguous as a row's, but for its place in C.
             if (args_.epilogue.rule) {
                 return epilogue_(few_.y, few_.columns, 0, rows.begin, columns.begin, few_.rows, few_.columns);

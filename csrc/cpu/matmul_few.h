@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
+#include <utility>
 
 #include "cpu/simd.h"
 #include "cpu/transpose.h"
@@ -68,20 +70,34 @@ template <class T, int Rows = most_added_rows> void add_rows(const FewRows<T>& f
     }
 }
 
-// y[i] = the sum of v[i]'s lanes, pairwise; of many vectors at once, by transposing.
-template <class T, int Count> inline void sums_of(const Vec<T> (&v)[Count], T (&y)[Count]) {
-    constexpr int most = lanes<T>;
-#pragma GCC unroll 16
-    for (int first = 0; first < Count; first += most) {
-        Vec<T> square[most];
-#pragma GCC unroll 16
-        for (int i = 0; i < most; ++i) square[i] = first + i < Count ? v[first + i] : Vec<T>{};
-        transpose_block<T>(square);
-#pragma GCC unroll 4
-        for (int width = most / 2; width > 0; width /= 2)
+// The sums of the lanes of Count vectors, a power of two, pairwise: that of v[i] in lane i lanes / Count.
+template <class T, int Width = lanes<T> / 2, int Count> inline Vec<T> fold(const Vec<T> (&v)[Count]) {
+    if constexpr (Width == 0) {
+        return v[0];
+    } else {
+        constexpr int half = Count > 1 ? Count / 2 : 1;
+        Vec<T> folded[half];
 #pragma GCC unroll 8
-            for (int i = 0; i < width; ++i) square[i] += square[i + width];
-        store_upto(y + first, square[0], std::min(most, Count - first));
+        for (int i = 0; i < half; ++i) {
+            Vec<T> low = v[i], high = v[Count > 1 ? i + half : i];
+            exchange<T, Width>(low, high, std::make_integer_sequence<int, lanes<T>>());
+            folded[i] = low + high;
+        }
+        return fold<T, Width / 2>(folded);
+    }
+}
+
+// y[i] = the sum of v[i]'s lanes.
+template <class T, int Count> inline void sums_of(const Vec<T> (&v)[Count], T (&y)[Count]) {
+    constexpr int many = std::min<int>(lanes<T>, std::bit_ceil(static_cast<unsigned>(Count)));
+#pragma GCC unroll 8
+    for (int first = 0; first < Count; first += many) {
+        Vec<T> some[many];
+#pragma GCC unroll 16
+        for (int i = 0; i < many; ++i) some[i] = first + i < Count ? v[first + i] : Vec<T>{};
+        T sums[lanes<T>];
+        store(sums, fold<T>(some));
+        for (int i = 0; i < many && first + i < Count; ++i) y[first + i] = sums[i * (lanes<T> / many)];
     }
 }
 
@@ -91,10 +107,11 @@ struct DotTile {
     bool fetch;  // ask for the next columns of M
 };
 
-template <class T, int Rows, int Columns> void add_dots_of(const FewRows<T>& f, const DotTile& t) {
+template <class T, int Chains, int Rows, int Columns> void add_dots_of(const FewRows<T>& f, const DotTile& t) {
     const T *x = f.x + t.row * f.x_stride + t.p, *m = f.m + t.column * f.m_stride + t.p;
-    Vec<T> sums[Rows * Columns] = {};
-    for_vectors<T>(t.k, [&](int64_t p, int count) __attribute__((always_inline)) {
+    const bool fetch = Rows > 1 && Columns > 1 && t.fetch;
+    Vec<T> sums[Rows * Columns] = {}, others[Rows * Columns] = {};
+    const auto add = [&](int64_t p, int count, Vec<T>(&to)[Rows * Columns]) __attribute__((always_inline)) {
         Vec<T> row[Rows];
 #pragma GCC unroll 4
         for (int i = 0; i < Rows; ++i) row[i] = load_upto(x + i * f.x_stride + p, count);
@@ -102,11 +119,19 @@ template <class T, int Rows, int Columns> void add_dots_of(const FewRows<T>& f, 
         for (int j = 0; j < Columns; ++j) {
             Vec<T> column = load_upto(m + j * f.m_stride + p, count);
             if (Rows > 1) keep_in_register(column);
-            if (Columns > 1 && t.fetch) __builtin_prefetch(m + (j + Columns) * f.m_stride + p);
+            if (fetch) __builtin_prefetch(m + (j + Columns) * f.m_stride + p);
 #pragma GCC unroll 4
-            for (int i = 0; i < Rows; ++i) sums[i * Columns + j] += row[i] * column;
+            for (int i = 0; i < Rows; ++i) to[i * Columns + j] += row[i] * column;
         }
-    });
+    };
+    int64_t p = 0;
+    for (; Chains == 2 && p + 2 * lanes<T> <= t.k; p += 2 * lanes<T>) {
+        add(p, lanes<T>, sums);
+        add(p + lanes<T>, lanes<T>, others);
+    }
+    for_vectors<T>(t.k - p, [&](int64_t q, int count) __attribute__((always_inline)) { add(p + q, count, sums); });
+#pragma GCC unroll 16
+    for (int i = 0; Chains == 2 && i < Rows * Columns; ++i) sums[i] += others[i];
     T total[Rows * Columns];
     sums_of<T>(sums, total);
     for (int i = 0; i < Rows; ++i)
@@ -120,28 +145,31 @@ template <class T, int Rows, int Columns> void add_dots_of(const FewRows<T>& f, 
 template <class T> constexpr int dot_rows = lanes<T> >= 8 ? lanes<T> / 4 : 2;
 constexpr int dot_columns = 4;
 
-template <class T, int Rows = dot_rows<T>> void add_dots_of(const FewRows<T>& f, DotTile t) {
+template <class T, int Chains, int Rows> void add_dots_of(const FewRows<T>& f, DotTile t) {
     if constexpr (Rows > 1)
-        if (t.rows < Rows) return add_dots_of<T, Rows - 1>(f, t);
-    if (t.columns == dot_columns) return add_dots_of<T, Rows, dot_columns>(f, t);
-    for (int64_t j = 0; j < t.columns; ++j, ++t.column) add_dots_of<T, Rows, 1>(f, t);
+        if (t.rows < Rows) return add_dots_of<T, Chains, Rows - 1>(f, t);
+    if (t.columns == dot_columns) return add_dots_of<T, Chains, Rows, dot_columns>(f, t);
+    for (int64_t j = 0; j < t.columns; ++j, ++t.column) add_dots_of<T, Chains, Rows, 1>(f, t);
 }
 
 // Columns of M are contiguous. Each sum is lane by lane in the order of p, then over the lanes, for 2048 elements at a time: so
-// deep a part of a few columns is in a near cache when strips of X pass it. If M is too large for any cache, the next columns are
-// asked for meanwhile. (Zen 4, 2 to 16 rows, six sizes, times PyTorch's speed, geometric means of two runs: AVX-512 1.92 and
-// 1.82, AVX2 1.61 and 1.59; never asked for 1.75 and 1.73, 1.50 and 1.52; always 1.75 and 1.78, 1.51 and 1.46; 1024 elements,
-// never 1.63 and 1.63, 1.51 and 1.47.) One row reads as fast as memory goes by itself.
-template <class T> void add_dots(const FewRows<T>& f) {
+// deep a part of a few columns is in a near cache when strips of X pass it. If M is too large for any cache, the next columns
+// are asked for meanwhile. (Zen 4, 2 to 16 rows, six sizes, times PyTorch's speed, geometric means of two runs: AVX-512 1.92
+// and 1.82, AVX2 1.61 and 1.59; never asked for 1.75 and 1.73, 1.50 and 1.52; always 1.75 and 1.78, 1.51 and 1.46; 1024
+// elements, never 1.63 and 1.63, 1.51 and 1.47.) Where the product has but one row, each sum is two, of every other vector.
+// (256 x 256: 33 GFLOP/s, with one 21.)
+template <class T, int Chains> void add_dots(const FewRows<T>& f) {
+    constexpr int64_t most_rows = Chains == 2 ? 1 : dot_rows<T>;
     constexpr int64_t deep = 2048, caches_bytes = 8 * 1024 * 1024;
-    const bool far = f.rows > 1 && f.columns * f.k * static_cast<int64_t>(sizeof(T)) > caches_bytes;
-    const int64_t strips = (f.rows + dot_rows<T> - 1) / dot_rows<T>;
+    const bool far = f.columns * f.k * static_cast<int64_t>(sizeof(T)) > caches_bytes;
+    const int64_t strips = (f.rows + most_rows - 1) / most_rows;
     for (int64_t p = 0; p < f.k; p += deep)
         for (int64_t j = 0; j < f.columns; j += dot_columns)
             for (int64_t strip = 0; strip < strips; ++strip) {
                 const int64_t i = f.rows * strip / strips, past = f.rows * (strip + 1) / strips;
                 const bool fetch = far && strip == 0 && j + 2 * dot_columns <= f.columns;
-                add_dots_of(f, {i, j, p, past - i, std::min<int64_t>(dot_columns, f.columns - j), std::min(deep, f.k - p), fetch});
+                add_dots_of<T, Chains, most_rows>(
+                    f, {i, j, p, past - i, std::min<int64_t>(dot_columns, f.columns - j), std::min(deep, f.k - p), fetch});
             }
 }
 

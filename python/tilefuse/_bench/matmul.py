@@ -82,7 +82,7 @@ def _programs() -> Iterator[Product]:
 
 
 def _batches() -> Iterator[Product]:
-    """Yield small batches through dense layers, with weights stored as [inputs, outputs] and the other way."""
+    """Yield small batches through dense layers, with weights stored as [inputs, outputs] and transposed."""
     for inputs, outputs in [(256, 256), (784, 512), (1000, 1000), (1024, 1024), (6272, 512), (2048, 4096)]:
         for transposed in (False, True):
             for rows in (1, 2, 3, 4, 8, 12, 16, 24, 32, 64):
