@@ -62,7 +62,7 @@ template <class T> struct TileArgs {
     int64_t c_stride;
     bool accumulate;  // add to C, or overwrite it
     int tail;         // lanes of the last vector that C has
-    Ahead* ahead;     // or null
+    Ahead* ahead = nullptr;
 };
 
 // How a tile finds its rows of A: packed as a strip[k, rows], and B as a panel[k, columns]; or as they lie, A's rows
