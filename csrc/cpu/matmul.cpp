@@ -389,7 +389,6 @@ public:
         few_.columns = columns.end - columns.begin;
         few_.m_stride = lead_ != 1 ? lead_ : column_ ? args_.a_col_stride : args_.b_row_stride;
         few_.y = team.scratch<T>();
-        few_.y_stride = few_.columns;
         few_.part = few_.y + rows_ * outputs_;
         for_products(args_, whole ? team.range(products) : Range{0, products}, [&](int64_t a, int64_t b, int64_t offset) {
             const T *of_a = static_cast<const T*>(args_.a) + a, *of_b = static_cast<const T*>(args_.b) + b;
@@ -400,15 +399,11 @@ public:
             if (args_.epilogue.rule) {
                 return epilogue_(few_.y, few_.columns, 0, rows.begin, columns.begin, few_.rows, few_.columns);
             }
-            if (column_) {
-                write(offset, args_.c_row_stride, columns.begin, 0);
-                epilogue_(static_cast<T*>(args_.c) + offset + columns.begin * args_.c_row_stride, args_.c_row_stride, offset,
-                          columns.begin, 0, few_.columns, 1);
-            } else {
-                write(offset, 1, rows.begin, columns.begin);
-                epilogue_(static_cast<T*>(args_.c) + offset + rows.begin * args_.c_row_stride + columns.begin,
-                          args_.c_row_stride, offset, rows.begin, columns.begin, few_.rows, few_.columns);
-            }
+            const int64_t row = column_ ? columns.begin : rows.begin, column = column_ ? 0 : columns.begin;
+            T* const c = static_cast<T*>(args_.c) + offset + row * args_.c_row_stride + column;
+            write(c);
+            epilogue_(c, args_.c_row_stride, offset, row, column, column_ ? few_.columns : few_.rows,
+                      column_ ? 1 : few_.columns);
         });
     }
 
@@ -424,11 +419,11 @@ private:
         few_.x_stride = args_.k;
     }
 
-    void write(int64_t offset, int64_t stride, int64_t row, int64_t column) const {
+    void write(T* c) const {
         const T beta = static_cast<T>(args_.beta);
-        T* c = static_cast<T*>(args_.c) + offset + row * args_.c_row_stride + column;
+        const int64_t stride = column_ ? args_.c_row_stride : 1;
         const T* y = few_.y;
-        for (int64_t i = 0; i < few_.rows; ++i, c += args_.c_row_stride, y += few_.y_stride)
+        for (int64_t i = 0; i < few_.rows; ++i, c += args_.c_row_stride, y += few_.columns)
             for (int64_t j = 0; j < few_.columns; ++j) c[j * stride] = beta != 0 ? y[j] + beta * c[j * stride] : y[j];
     }
 

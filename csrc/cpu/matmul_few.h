@@ -6,20 +6,20 @@
 #include <bit>
 #include <utility>
 
+#include "cpu/matmul_pack.h"
 #include "cpu/simd.h"
 #include "cpu/transpose.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
-// X, M and Y, with the elements from one row to the next of X and Y, and from one contiguous row or column of M to the next.
+// X, M and Y, with the elements from one row to the next of X, and from one contiguous row or column of M to the next.
 template <class T> struct FewRows {
     int64_t rows, k, columns;
     const T* x;
     int64_t x_stride;
     const T* m;
     int64_t m_stride;
-    T* y;     // its rows lie one after the other: y_stride is `columns`
-    int64_t y_stride;
+    T* y;     // contiguous
     T* part;  // as large: for sums of a part of k
 };
 
@@ -29,7 +29,7 @@ template <class T, int Rows, int Deep> void add_rows_of(const FewRows<T>& f, int
     for_vectors<T>(f.columns, [&](int64_t j, int count) __attribute__((always_inline)) {
         Vec<T> sums[Rows];
 #pragma GCC unroll 4
-        for (int i = 0; i < Rows; ++i) sums[i] = add ? load_upto(y + i * f.y_stride + j, count) : Vec<T>{};
+        for (int i = 0; i < Rows; ++i) sums[i] = add ? load_upto(y + i * f.columns + j, count) : Vec<T>{};
 #pragma GCC unroll 8
         for (int r = 0; r < Deep; ++r) {
             Vec<T> row = load_upto(m + r * f.m_stride + j, count);
@@ -38,7 +38,7 @@ template <class T, int Rows, int Deep> void add_rows_of(const FewRows<T>& f, int
             for (int i = 0; i < Rows; ++i) sums[i] += splat(x[i * f.x_stride + r]) * row;
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < Rows; ++i) store_upto(y + i * f.y_stride + j, sums[i], count);
+        for (int i = 0; i < Rows; ++i) store_upto(y + i * f.columns + j, sums[i], count);
     });
 }
 
@@ -136,7 +136,7 @@ template <class T, int Chains, int Rows, int Columns> void add_dots_of(const Few
     sums_of<T>(sums, total);
     for (int i = 0; i < Rows; ++i)
         for (int j = 0; j < Columns; ++j) {
-            T& y = f.y[(t.row + i) * f.y_stride + t.column + j];
+            T& y = f.y[(t.row + i) * f.columns + t.column + j];
             y = t.p > 0 ? y + total[i * Columns + j] : total[i * Columns + j];
         }
 }
@@ -162,11 +162,11 @@ template <class T, int Chains> void add_dots(const FewRows<T>& f) {
     constexpr int64_t most_rows = Chains == 2 ? 1 : dot_rows<T>;
     constexpr int64_t deep = 2048, caches_bytes = 8 * 1024 * 1024;
     const bool far = f.columns * f.k * static_cast<int64_t>(sizeof(T)) > caches_bytes;
-    const int64_t strips = (f.rows + most_rows - 1) / most_rows;
+    const Parts strips(f.rows, most_rows);
     for (int64_t p = 0; p < f.k; p += deep)
         for (int64_t j = 0; j < f.columns; j += dot_columns)
-            for (int64_t strip = 0; strip < strips; ++strip) {
-                const int64_t i = f.rows * strip / strips, past = f.rows * (strip + 1) / strips;
+            for (int64_t strip = 0; strip < strips.count; ++strip) {
+                const int64_t i = strips.begin(strip), past = strips.begin(strip + 1);
                 const bool fetch = far && strip == 0 && j + 2 * dot_columns <= f.columns;
                 add_dots_of<T, Chains, most_rows>(
                     f, {i, j, p, past - i, std::min<int64_t>(dot_columns, f.columns - j), std::min(deep, f.k - p), fetch});
