@@ -475,6 +475,28 @@ def test_history_plot(tmp_path: Any) -> None:
         callbacks.History().plot()
 
 
+@pytest.mark.parametrize("batch", [2, 32, 200])
+def test_bfloat16_steps_have_the_same_bits_for_any_number_of_threads(device: str, batch: int, set_num_threads) -> None:
+    rng = np.random.default_rng(batch)
+    x, y = rng.standard_normal((batch, 301)).astype(np.float32), rng.integers(0, 10, batch)
+    results = []
+    for threads in (1, 2, 3):
+        set_num_threads(threads)
+        tilefuse.set_precision("bfloat16")
+        try:
+            model = tilefuse.Sequential([tilefuse.Input((301,)), layers.Dense(130, "relu"), layers.Dense(67), layers.Dense(10)])
+        finally:
+            tilefuse.set_precision("float32")
+        source = np.random.default_rng(1)
+        model.set_weights([0.1 * source.standard_normal(w.shape).astype(np.float32) for w in model.get_weights()])
+        model.compile("adam", "sparse_categorical_crossentropy")
+        losses = [model.train_on_batch(x, y) for _ in range(3)]
+        results.append([np.ravel(losses), *model.get_weights()])
+    for other in results[1:]:
+        for one, another in zip(results[0], other, strict=True):
+            assert np.array_equal(one, another)
+
+
 @pytest.mark.parametrize("precision", ["ieee", "bfloat16", "split", "tf32", "float16"])
 def test_precision_of_a_model(device: str, precision: str) -> None:
     if device == "cpu" and precision in ("split", "tf32", "float16"):

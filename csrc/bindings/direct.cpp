@@ -25,6 +25,17 @@ const py::detail::npy_api& numpy() {
     return api;
 }
 
+// That of bfloat16, which ml_dtypes brings: null until it is imported.
+PyObject* descr_of_bfloat16() {
+    static std::atomic<PyObject*> known{nullptr};
+    if (known.load() == nullptr) {
+        PyObject* const module = PyDict_GetItemString(PyImport_GetModuleDict(), "ml_dtypes");
+        if (module == nullptr || !py::hasattr(module, "bfloat16")) return nullptr;
+        known = py::dtype::from_args(py::handle(module).attr("bfloat16")).release().ptr();
+    }
+    return known.load();
+}
+
 // NumPy's dtype of those that kernels know, in its own order of bytes; null: of no such.
 PyObject* descr(dlpack::DataType type) {
     using api = py::detail::npy_api;
@@ -33,6 +44,7 @@ PyObject* descr(dlpack::DataType type) {
                           *const byte = of(api::NPY_UBYTE_), *const narrow = of(api::NPY_INT32_), *const wide = of(api::NPY_INT64_);
     if (type.code == dlpack::FLOAT) return type.bits == 32 ? single : twice;
     if (type.code == dlpack::INT) return type.bits == 32 ? narrow : wide;
+    if (type.code == dlpack::BFLOAT) return descr_of_bfloat16();
     return type.code == dlpack::BOOL ? boolean : type.code == dlpack::UINT ? byte : nullptr;
 }
 
@@ -55,14 +67,15 @@ bool is_packed(const View& a) {
     return true;
 }
 
-bool view_of_numpy(PyObject* value, View& a) {
+bool view_of_numpy(PyObject* value, bool stored, View& a) {
     const auto* array = py::detail::array_proxy(value);
-    const bool single = array->descr == descr(type_of(TILEFUSE_FLOAT32));
-    if ((!single && array->descr != descr(type_of(TILEFUSE_FLOAT64))) || array->nd > View::most_axes) return false;
-    if (!(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
-    const int shift = single ? 2 : 3;  // a division would take longer than all the rest
-    a.dtype = single ? TILEFUSE_FLOAT32 : TILEFUSE_FLOAT64;
-    a.is_bfloat16 = false;
+    const bool twice = array->descr == descr(type_of(TILEFUSE_FLOAT64));
+    const bool whole = twice || array->descr == descr(type_of(TILEFUSE_FLOAT32));
+    if (!whole && (!stored || array->descr != descr_of_bfloat16())) return false;
+    if (array->nd > View::most_axes || !(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
+    const int shift = !whole ? 1 : twice ? 3 : 2;  // a division would take longer than all the rest
+    a.dtype = twice ? TILEFUSE_FLOAT64 : TILEFUSE_FLOAT32;
+    a.is_bfloat16 = !whole;
     a.axes = array->nd;
     a.data = array->data;
     a.packed = array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
@@ -245,7 +258,7 @@ bool Arguments::of_kind(const Library* library) {
 bool Arguments::array(size_t i, View& a, bool stored) {
     PyObject* const value = values[i];
     if (value == nullptr || value == Py_None) return false;
-    if (Py_TYPE(value) == numpy().PyArray_Type_) return of_kind(nullptr) && view_of_numpy(value, a);
+    if (Py_TYPE(value) == numpy().PyArray_Type_) return of_kind(nullptr) && view_of_numpy(value, stored, a);
     const Library* const library = Library::of(Py_TYPE(value));
     dlpack::Tensor tensor;
     return library != nullptr && of_kind(library) && library->view(value, tensor) && view_of(tensor, stored, a);

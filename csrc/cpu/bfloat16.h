@@ -28,6 +28,31 @@ inline uint16_t narrowed(float x) {
     return static_cast<uint16_t>((x == x ? word + 0x7fff + (word >> 16 & 1) : word | 0x00400000u) >> 16);
 }
 
+// Numbers as they lie in 16 bits: the first n, 0 < n <= lanes, in the lower halves of words.
+inline Words load_halves(const uint16_t* p, int n) {
+    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
+    Halves halves{};
+    if (n == lanes<float>) {
+        std::memcpy(&halves, p, sizeof halves);
+    } else {
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && TILEFUSE_VECTOR_BYTES == 64
+        halves = (Halves)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+        for (int i = 0; i < n; ++i) halves[i] = p[i];
+#endif
+    }
+    return __builtin_convertvector(halves, Words);
+}
+
+// to[n] = x, rounded
+inline void narrow_numbers(int64_t n, const float* x, uint16_t* to) {
+    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
+    for_vectors<float>(n, [&](int64_t i, int count) {
+        const Halves halves = __builtin_convertvector(rounded(load_upto(x + i, count)) >> 16, Halves);
+        std::memcpy(to + i, &halves, sizeof(uint16_t) * static_cast<size_t>(count));
+    });
+}
+
 inline void round_to_bfloat16(int64_t n, float* x) {
     for_vectors<float>(n,
                        [&](int64_t i, int count) { store_upto(x + i, (Vec<float>)rounded(load_upto(x + i, count)), count); });
@@ -43,10 +68,11 @@ template <class E> using Sum = std::conditional_t<is_pair<E>, float, E>;
 
 // (Emulated beside emulated tile registers, and where vectors are wider than the instruction set's, that they can be tested.)
 #if defined(__AVX512BF16__) || defined(TILEFUSE_TILES) || (TILEFUSE_VECTOR_BYTES == 64 && !defined(__AVX512F__))
-constexpr bool multiplies_pairs = true;
+#define TILEFUSE_MULTIPLIES_PAIRS 1
 #else
-constexpr bool multiplies_pairs = false;
+#define TILEFUSE_MULTIPLIES_PAIRS 0
 #endif
+constexpr bool multiplies_pairs = TILEFUSE_MULTIPLIES_PAIRS;
 
 inline Vec<float> firsts(Words pairs) { return (Vec<float>)(pairs << 16); }
 inline Vec<float> seconds(Words pairs) { return (Vec<float>)(pairs & 0xffff0000u); }
@@ -73,12 +99,7 @@ inline void pair(int64_t count, const float* x, const float* y, Pair* to) {
 
 // to[i] = (x[2 i], x[2 i + 1])
 inline void pair_neighbours(int64_t count, const float* x, Pair* to) {
-    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
-    char* at = reinterpret_cast<char*>(to);
-    for_vectors<float>(2 * count, [&](int64_t i, int n) {
-        const Halves halves = __builtin_convertvector(rounded(load_upto(x + i, n)) >> 16, Halves);
-        std::memcpy(at + 2 * i, &halves, 2 * static_cast<size_t>(n));
-    });
+    narrow_numbers(2 * count, x, reinterpret_cast<uint16_t*>(to));
 }
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

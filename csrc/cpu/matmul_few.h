@@ -1,5 +1,6 @@
 // Products of a few rows and a matrix, Y[i, j] = sum over p of X[i, p] M[p, j], which use every element of M a few times: they
-// are as fast as M can be read, in the order in which it lies. X has contiguous rows.
+// are as fast as M can be read, in the order in which it lies. X has contiguous rows. E are the elements that are multiplied, made
+// from what lies in memory of M (S: matmul_pack.h) as it is read.
 #pragma once
 
 #include <algorithm>
@@ -7,32 +8,32 @@
 #include <utility>
 
 #include "cpu/matmul_pack.h"
-#include "cpu/simd.h"
-#include "cpu/transpose.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
 // X, M and Y, with the elements from one row to the next of X, and from one contiguous row or column of M to the next.
-template <class T> struct FewRows {
-    int64_t rows, k, columns;
-    const T* x;
+template <class E, class S> struct FewRows {
+    int64_t rows, k, columns;  // k: elements
+    const E* x;
     int64_t x_stride;
-    const T* m;
+    const S* m;
     int64_t m_stride;
-    T* y;     // contiguous
-    T* part;  // as large: for sums of a part of k
+    Sum<E>* y;     // contiguous
+    Sum<E>* part;  // as large: for sums of a part of k
 };
 
 // Rows of M are contiguous: y += X[:, p] M[p, :] for a few p in one pass over y, or y = that.
-template <class T, int Rows, int Deep> void add_rows_of(const FewRows<T>& f, int64_t p, T* y, bool add) {
-    const T *x = f.x + p, *m = f.m + p * f.m_stride;
+template <int Rows, int Deep, class T, class S> void add_rows_of(const FewRows<T, S>& f, int64_t p, T* y, bool add) {
+    const T* x = f.x + p;
+    const S* m = f.m + p * f.m_stride;
     for_vectors<T>(f.columns, [&](int64_t j, int count) __attribute__((always_inline)) {
         Vec<T> sums[Rows];
 #pragma GCC unroll 4
         for (int i = 0; i < Rows; ++i) sums[i] = add ? load_upto(y + i * f.columns + j, count) : Vec<T>{};
 #pragma GCC unroll 8
         for (int r = 0; r < Deep; ++r) {
-            Vec<T> row = load_upto(m + r * f.m_stride + j, count);
+            const S* const from = m + r * f.m_stride + j;
+            Vec<T> row = across<T>(from, from, count);
             if (Rows > 1) keep_in_register(row);
 #pragma GCC unroll 4
             for (int i = 0; i < Rows; ++i) sums[i] += splat(x[i * f.x_stride + r]) * row;
@@ -47,19 +48,19 @@ template <class T, int Rows, int Deep> void add_rows_of(const FewRows<T>& f, int
 constexpr int most_added_rows = 3;
 
 // Each sum is in the order of p, for 512 at a time as in tiles: the rounding errors of long sums grow with their lengths.
-template <class T, int Rows = most_added_rows> void add_rows(const FewRows<T>& f) {
+template <int Rows = most_added_rows, class T, class S> void add_rows(const FewRows<T, S>& f) {
     if constexpr (Rows > 1)
-        if (f.rows < Rows) return add_rows<T, Rows - 1>(f);
+        if (f.rows < Rows) return add_rows<Rows - 1>(f);
     constexpr int64_t together = 8, deep = 512;
     for (int64_t first = 0; first < f.k; first += deep) {
         T* const y = first == 0 ? f.y : f.part;
         int64_t p = first;
         for (const int64_t past = std::min(f.k, first + deep); p < past;) {
             if (p + together <= past) {
-                add_rows_of<T, Rows, together>(f, p, y, p > first);
+                add_rows_of<Rows, together>(f, p, y, p > first);
                 p += together;
             } else {
-                add_rows_of<T, Rows, 1>(f, p, y, p > first);
+                add_rows_of<Rows, 1>(f, p, y, p > first);
                 ++p;
             }
         }
@@ -107,21 +108,24 @@ struct DotTile {
     bool fetch;  // ask for the next columns of M
 };
 
-template <class T, int Chains, int Rows, int Columns> void add_dots_of(const FewRows<T>& f, const DotTile& t) {
-    const T *x = f.x + t.row * f.x_stride + t.p, *m = f.m + t.column * f.m_stride + t.p;
+template <int Chains, int Rows, int Columns, class E, class S> void add_dots_of(const FewRows<E, S>& f, const DotTile& t) {
+    using T = Sum<E>;
+    const E* x = f.x + t.row * f.x_stride + t.p;
+    const S* m = f.m + t.column * f.m_stride + t.p;
     const bool fetch = Rows > 1 && Columns > 1 && t.fetch;
     Vec<T> sums[Rows * Columns] = {}, others[Rows * Columns] = {};
     const auto add = [&](int64_t p, int count, Vec<T>(&to)[Rows * Columns]) __attribute__((always_inline)) {
-        Vec<T> row[Rows];
+        Vec<E> row[Rows];
 #pragma GCC unroll 4
         for (int i = 0; i < Rows; ++i) row[i] = load_upto(x + i * f.x_stride + p, count);
 #pragma GCC unroll 4
         for (int j = 0; j < Columns; ++j) {
-            Vec<T> column = load_upto(m + j * f.m_stride + p, count);
+            const S* const from = m + j * f.m_stride + p;
+            Vec<E> column = across<E>(from, from, count);
             if (Rows > 1) keep_in_register(column);
-            if (fetch) __builtin_prefetch(m + (j + Columns) * f.m_stride + p);
+            if (fetch) __builtin_prefetch(from + Columns * f.m_stride);
 #pragma GCC unroll 4
-            for (int i = 0; i < Rows; ++i) to[i * Columns + j] += row[i] * column;
+            for (int i = 0; i < Rows; ++i) to[i * Columns + j] = add_products<E>(row[i], column, to[i * Columns + j]);
         }
     };
     int64_t p = 0;
@@ -145,11 +149,11 @@ template <class T, int Chains, int Rows, int Columns> void add_dots_of(const Few
 template <class T> constexpr int dot_rows = lanes<T> >= 8 ? lanes<T> / 4 : 2;
 constexpr int dot_columns = 4;
 
-template <class T, int Chains, int Rows> void add_dots_of(const FewRows<T>& f, DotTile t) {
+template <int Chains, int Rows, class E, class S> void add_dots_of(const FewRows<E, S>& f, DotTile t) {
     if constexpr (Rows > 1)
-        if (t.rows < Rows) return add_dots_of<T, Chains, Rows - 1>(f, t);
-    if (t.columns == dot_columns) return add_dots_of<T, Chains, Rows, dot_columns>(f, t);
-    for (int64_t j = 0; j < t.columns; ++j, ++t.column) add_dots_of<T, Chains, Rows, 1>(f, t);
+        if (t.rows < Rows) return add_dots_of<Chains, Rows - 1>(f, t);
+    if (t.columns == dot_columns) return add_dots_of<Chains, Rows, dot_columns>(f, t);
+    for (int64_t j = 0; j < t.columns; ++j, ++t.column) add_dots_of<Chains, Rows, 1>(f, t);
 }
 
 // Columns of M are contiguous. Each sum is lane by lane in the order of p, then over the lanes, for 2048 elements at a time: so
@@ -158,17 +162,17 @@ template <class T, int Chains, int Rows> void add_dots_of(const FewRows<T>& f, D
 // and 1.82, AVX2 1.61 and 1.59; never asked for 1.75 and 1.73, 1.50 and 1.52; always 1.75 and 1.78, 1.51 and 1.46; 1024
 // elements, never 1.63 and 1.63, 1.51 and 1.47.) Where the product has but one row, each sum is two, of every other vector.
 // (256 x 256: 33 GFLOP/s, with one 21.)
-template <class T, int Chains> void add_dots(const FewRows<T>& f) {
-    constexpr int64_t most_rows = Chains == 2 ? 1 : dot_rows<T>;
+template <int Chains, class E, class S> void add_dots(const FewRows<E, S>& f) {
+    constexpr int64_t most_rows = Chains == 2 ? 1 : dot_rows<Sum<E>>;
     constexpr int64_t deep = 2048, caches_bytes = 8 * 1024 * 1024;
-    const bool far = f.columns * f.k * static_cast<int64_t>(sizeof(T)) > caches_bytes;
+    const bool far = f.columns * f.k * static_cast<int64_t>(sizeof(S)) > caches_bytes;
     const Parts strips(f.rows, most_rows);
     for (int64_t p = 0; p < f.k; p += deep)
         for (int64_t j = 0; j < f.columns; j += dot_columns)
             for (int64_t strip = 0; strip < strips.count; ++strip) {
                 const int64_t i = strips.begin(strip), past = strips.begin(strip + 1);
                 const bool fetch = far && strip == 0 && j + 2 * dot_columns <= f.columns;
-                add_dots_of<T, Chains, most_rows>(
+                add_dots_of<Chains, most_rows>(
                     f, {i, j, p, past - i, std::min<int64_t>(dot_columns, f.columns - j), std::min(deep, f.k - p), fetch});
             }
 }

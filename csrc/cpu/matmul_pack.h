@@ -1,4 +1,5 @@
-// Copies of B as panels and of A as strips, in the order in which tiles read them.
+// Copies of B as panels and of A as strips, in the order in which tiles read them; on their way, numbers become what tiles
+// multiply: they are widened or rounded, and paired along k.
 #pragma once
 
 #include <algorithm>
@@ -24,61 +25,135 @@ private:
     int64_t size_ = 0, larger_ = 0;
 };
 
+// ---- elements -------------------------------------------------------------------------------------------------------
+
+// What lies in memory (S): float, double, uint16_t, which are the bits of a bfloat16, or a float32 that has to be rounded to one.
+struct Unrounded {
+    float x;
+};
+
+// Numbers of k in an element, and elements of so many numbers; an odd one is paired with 0.
+template <class E> constexpr int64_t numbers_of = is_pair<E> ? 2 : 1;
+template <class E> constexpr int64_t elements_of(int64_t numbers) { return (numbers + numbers_of<E> - 1) / numbers_of<E>; }
+
+inline Words upper_halves(const uint16_t* p, int n) { return load_halves(p, n) << 16; }
+inline Words upper_halves(const Unrounded* p, int n) { return rounded(load_upto(&p->x, n)); }
+inline Words lower_halves(const uint16_t* p, int n) { return load_halves(p, n); }
+inline Words lower_halves(const Unrounded* p, int n) { return rounded(load_upto(&p->x, n)) >> 16; }
+inline uint16_t half(uint16_t x) { return x; }
+inline uint16_t half(Unrounded number) { return narrowed(number.x); }
+
+// n elements whose numbers lie side by side, and the second ones of pairs in the `next` line of k, where there is one.
+template <class E, class S> [[gnu::always_inline]] inline Vec<E> across(const S* line, [[maybe_unused]] const S* next, int n) {
+    if constexpr (std::is_same_v<E, S>) {
+        return load_upto(line, n);
+    } else if constexpr (is_pair<E>) {
+        return next ? lower_halves(line, n) | upper_halves(next, n) : lower_halves(line, n);
+    } else {
+        return (Vec<E>)upper_halves(line, n);
+    }
+}
+
+// One element; `left`: so many numbers of k are there from here on.
+template <class E, class S> inline E element(const S* at, [[maybe_unused]] int64_t k_stride, [[maybe_unused]] int64_t left) {
+    if constexpr (std::is_same_v<E, S>) {
+        return *at;
+    } else if constexpr (is_pair<E>) {
+        return half(at[0]) | (left > 1 ? static_cast<Pair>(half(at[k_stride])) << 16 : 0);
+    } else {
+        return widened(half(*at));
+    }
+}
+
+// to = the elements of k numbers that lie one after the other along k.
+template <class E, class S> void copy_along(int64_t k, const S* line, E* to) {
+    if constexpr (!is_pair<E>) {
+        for_vectors<E>(k, [&](int64_t p, int n) { store_upto(to + p, across<E>(line + p, line + p, n), n); });
+    } else {
+        if constexpr (std::is_same_v<S, uint16_t>) {
+            std::memcpy(to, line, static_cast<size_t>(k / 2) * sizeof(Pair));
+        } else {
+            pair_neighbours(k / 2, &line->x, to);
+        }
+        if (k % 2 != 0) to[k / 2] = half(line[k - 1]);
+    }
+}
+
+// ---- panels ---------------------------------------------------------------------------------------------------------
+
 // What is copied at a time, so that its lines are in L1 and the innermost loop has one source and one target. (Zen 3,
 // 1152 x 128 x 225 with A transposed: 82 GFLOP/s when each column goes to all strips, 87 with 16 by 16.)
 constexpr int64_t rows_packed = 16, strips_packed = 16;
 
-// panel[k, columns] = B, where `columns` is whole vectors and those past `valid` are zero.
-template <class T>
-void pack_panel(int64_t k, int64_t valid, int64_t columns, const T* b, int64_t row_stride, int64_t col_stride, T* panel) {
+// panel[elements of k, columns] = B, where `columns` is whole vectors and those past `valid` are zero.
+template <class E, class S>
+void pack_panel(int64_t k, int64_t valid, int64_t columns, const S* b, int64_t row_stride, int64_t col_stride, E* panel) {
+    const int64_t depth = elements_of<E>(k);
     if (row_stride == 1 && col_stride != 1) {
-        transpose(valid, k, b, col_stride, panel, columns);
-        for (int64_t p = 0; p < k && valid < columns; ++p)
+        if constexpr (std::is_same_v<E, S>) {
+            transpose(valid, depth, b, col_stride, panel, columns);
+        } else {
+            constexpr int64_t length = 64;
+            E lines[lanes<E> * length];
+            for (int64_t j = 0; j < valid; j += lanes<E>) {
+                const int64_t count = std::min<int64_t>(lanes<E>, valid - j);
+                for (int64_t p = 0; p < depth; p += length) {
+                    const int64_t elements = std::min(length, depth - p), first = p * numbers_of<E>;
+                    for (int64_t i = 0; i < count; ++i)
+                        copy_along(std::min(k - first, length * numbers_of<E>), b + (j + i) * col_stride + first, lines + i * length);
+                    transpose(count, elements, lines, length, panel + p * columns + j, columns);
+                }
+            }
+        }
+        for (int64_t p = 0; p < depth && valid < columns; ++p)
             for (int64_t j = valid; j < columns; ++j) panel[p * columns + j] = 0;
         return;
     }
-    for (int64_t p = 0; p < k; ++p, panel += columns) {
-        const T* row = b + p * row_stride;
+    for (int64_t p = 0; p < k; p += numbers_of<E>, panel += columns) {
+        const S *row = b + p * row_stride, *next = p + 1 < k ? row + row_stride : nullptr;
         int64_t j = 0;
         if (col_stride == 1) {
-            for (; j + lanes<T> <= valid; j += lanes<T>) store(panel + j, load(row + j));
+            for (; j + lanes<E> <= valid; j += lanes<E>) store(panel + j, across<E>(row + j, next ? next + j : next, lanes<E>));
             if (j < valid) {
-                store(panel + j, load(row + j, static_cast<int>(valid - j)));
-                j += lanes<T>;
+                store(panel + j, across<E>(row + j, next ? next + j : next, static_cast<int>(valid - j)));
+                j += lanes<E>;
             }
         }
-        for (; j < valid; ++j) panel[j] = row[j * col_stride];
+        for (; j < valid; ++j) panel[j] = element<E>(row + j * col_stride, row_stride, k - p);
         for (; j < columns; ++j) panel[j] = 0;
     }
 }
 
 // The same for panels side by side, all of whose columns contiguous rows of B have: copies a few rows of B panel by panel,
-// and asks for the next few to come. (Zen 3, GFLOP/s of 128 x 128 x 128: 81 when each row goes to all panels, 92 so.) The rows
-// are k of the panels' `depth`, from `at` on.
-template <class T>
-void pack_panels(int64_t k, const Parts& panels, int64_t first, int64_t past, const T* b, int64_t row_stride, T* packed,
+// and asks for the next few to come. (Zen 3, GFLOP/s of 128 x 128 x 128: 81 when each row goes to all panels, 92 so.) The
+// elements are those of the panels' `depth` from `at` on.
+template <class E, class S>
+void pack_panels(int64_t k, const Parts& panels, int64_t first, int64_t past, const S* b, int64_t row_stride, E* packed,
                  int64_t depth, int64_t at) {
-    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-    const int64_t left = panels.begin(first) * lanes<T>, right = panels.begin(past) * lanes<T>;
-    for (int64_t p = 0; p < k; p += rows_packed) {
-        const int64_t end = std::min(k, p + rows_packed);
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(S)), step = numbers_of<E>;
+    const int64_t left = panels.begin(first) * lanes<E>, right = panels.begin(past) * lanes<E>;
+    for (int64_t p = 0; p < k; p += step * rows_packed) {
+        const int64_t end = std::min(k, p + step * rows_packed);
         for (int64_t q = p; q < end; ++q)
-            for (int64_t j = left; j < right; j += line) __builtin_prefetch(b + (q + rows_packed) * row_stride + j);
+            for (int64_t j = left; j < right; j += line) __builtin_prefetch(b + (q + step * rows_packed) * row_stride + j);
         for (int64_t panel = first; panel < past; ++panel) {
-            const int64_t begin = panels.begin(panel), width = (panels.begin(panel + 1) - begin) * lanes<T>;
-            const T* from = b + begin * lanes<T> + p * row_stride;
-            T* to = packed + begin * lanes<T> * depth + (at + p) * width;
-            for (int64_t q = p; q < end; ++q, from += row_stride, to += width) {
-                if (width == panel_columns<T>) {
+            const int64_t begin = panels.begin(panel), width = (panels.begin(panel + 1) - begin) * lanes<E>;
+            const S* from = b + begin * lanes<E> + p * row_stride;
+            E* to = packed + begin * lanes<E> * depth + (at + p / step) * width;
+            for (int64_t q = p; q < end; q += step, from += step * row_stride, to += width) {
+                const S* next = q + 1 < k ? from + row_stride : nullptr;
+                if (width == panel_columns<E> && (next || step == 1)) {
 #pragma GCC unroll 4
-                    for (int64_t j = 0; j < panel_columns<T>; j += lanes<T>) store(to + j, load(from + j));
+                    for (int64_t j = 0; j < panel_columns<E>; j += lanes<E>) store(to + j, across<E>(from + j, from + row_stride + j, lanes<E>));
                 } else {
-                    for (int64_t j = 0; j < width; j += lanes<T>) store(to + j, load(from + j));
+                    for (int64_t j = 0; j < width; j += lanes<E>) store(to + j, across<E>(from + j, next ? next + j : next, lanes<E>));
                 }
             }
         }
     }
 }
+
+// ---- strips ---------------------------------------------------------------------------------------------------------
 
 // strips[k, rows], one after the other = A transposed. They are written by vectors, or pieces of eight elements, of which the next
 // one overwrites what is past `rows`: there must be room for one vector after the last strip. (Zen 3, contiguous columns of A,
@@ -134,6 +209,28 @@ void pack_strips(int64_t k, const Parts& strips, const T* a, int64_t row_stride,
         for (int64_t p = begun; p < k; ++p)
             for (int64_t i = 0; i < rows; ++i)
                 packed[begin * k + p * rows + i] = a[(begin + i) * row_stride + p * col_stride];
+    }
+}
+
+// The same for numbers that become others on the way.
+template <class E, class S>
+void convert_strips(int64_t k, const Parts& strips, const S* a, int64_t row_stride, int64_t col_stride, E* packed) {
+    constexpr int64_t step = numbers_of<E>;
+    const int64_t depth = elements_of<E>(k);
+    for (int64_t p = 0; p < k; p += step * rows_packed) {
+        const int64_t end = std::min(k, p + step * rows_packed);
+        for (int64_t strip = 0; strip < strips.count; ++strip) {
+            const int64_t begin = strips.begin(strip), rows = strips.begin(strip + 1) - begin;
+            E* to = packed + begin * depth + p / step * rows;
+            for (int64_t q = p; q < end; q += step, to += rows) {
+                const S *column = a + begin * row_stride + q * col_stride, *next = q + 1 < k ? column + col_stride : nullptr;
+                if (row_stride == 1) {
+                    for_vectors<E>(rows, [&](int64_t i, int n) { store_upto(to + i, across<E>(column + i, next ? next + i : next, n), n); });
+                } else {
+                    for (int64_t i = 0; i < rows; ++i) to[i] = element<E>(column + i * row_stride, col_stride, k - q);
+                }
+            }
+        }
     }
 }
 

@@ -3,9 +3,14 @@
 
 namespace tilefuse::inline TILEFUSE_ISA {
 
-template <class T> constinit const Tiles<T> Tiles<T>::all;
+template <class E> constinit const Tiles<E> Tiles<E>::all;
 
+#if !defined(TILEFUSE_BASE_ISA)  // else it is there that numbers are multiplied
 template struct Tiles<float>;
 template struct Tiles<double>;
+#endif
+#if TILEFUSE_MULTIPLIES_PAIRS
+template struct Tiles<Pair>;
+#endif
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

@@ -48,6 +48,10 @@ template <class T> inline void store(T* p, Vec<T> v) { std::memcpy(p, &v, sizeof
 #if defined(__AVX512F__) && TILEFUSE_VECTOR_BYTES == 64
 inline Vec<float> load(const float* p, int n) { return (Vec<float>)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 inline Vec<double> load(const double* p, int n) { return (Vec<double>)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
+inline Vec<uint32_t> load(const uint32_t* p, int n) {
+    return (Vec<uint32_t>)_mm512_maskz_loadu_epi32((__mmask16)((1u << n) - 1), p);
+}
+inline void store(uint32_t* p, Vec<uint32_t> v, int n) { _mm512_mask_storeu_epi32(p, (__mmask16)((1u << n) - 1), (__m512i)v); }
 inline void store(float* p, Vec<float> v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
 inline void store(double* p, Vec<double> v, int n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
 #else
@@ -58,13 +62,12 @@ inline __m256i first_lanes(int n, float) {
 inline __m256i first_lanes(int n, double) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)); }
 inline Vec<float> load(const float* p, int n) { return (Vec<float>)_mm256_maskload_ps(p, first_lanes(n, 0.f)); }
 inline Vec<double> load(const double* p, int n) { return (Vec<double>)_mm256_maskload_pd(p, first_lanes(n, 0.0)); }
-#else
+#endif
 template <class T> inline Vec<T> load(const T* p, int n) {
     Vec<T> v{};
     for (int i = 0; i < n; ++i) v[i] = p[i];
     return v;
 }
-#endif
 template <class T> inline void store(T* p, Vec<T> v, int n) {
     alignas(TILEFUSE_VECTOR_BYTES) T lane[lanes<T>];
     store(lane, v);

@@ -70,6 +70,25 @@ def test_same_bits_as_through_python(case, python_calls):
     assert python_calls
 
 
+def test_bfloat16_of_numpy(nothing_python):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="NumPy knows no bfloat16 without it")
+    a, b = A.astype(ml_dtypes.bfloat16), B.astype(ml_dtypes.bfloat16)
+    exact = A @ B
+    product = ops.matmul(a, b)
+    assert type(product) is np.ndarray
+    assert product.dtype == ml_dtypes.bfloat16
+    assert_same(product, exact.astype(ml_dtypes.bfloat16))
+    assert_same(ops.matmul(b, a, transpose_a=True, transpose_b=True, activation="relu"), np.maximum(exact.T, 0).astype(a.dtype))
+    for dtype in ("f", a.dtype):
+        out = np.empty((5, 4), dtype)
+        assert ops.matmul(a, b, out=out) is out
+        assert_same(out, exact.astype(dtype))
+    with pytest.raises(AssertionError, match="went through Python"):
+        ops.matmul(a, b, bias=BIAS.astype(a.dtype))
+    with pytest.raises(TypeError, match="b has dtype float32, and a bfloat16"):
+        ops.matmul(a, B)
+
+
 @pytest.fixture
 def nothing_python(monkeypatch):
     """Python functions that fail, in place of those that a declined call goes to."""

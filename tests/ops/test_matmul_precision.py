@@ -22,6 +22,8 @@ SHAPES = [
     (31, 31, 31),
     (5, 300, 9),
     (160, 257, 513),
+    (3, 70, 1029),
+    (40, 1, 130),
 ]
 TRANSPOSES = list(itertools.product([False, True], [False, True]))
 

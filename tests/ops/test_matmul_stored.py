@@ -11,6 +11,8 @@ from helpers.precision import exact_product, product_magnitude
 
 KINDS = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 SHAPES = [(1, 1, 1), (3, 5, 7), (64, 64, 128), (33, 70, 1100), (1, 65, 40), (130, 1, 33), (128, 160, 513)]
+# Few rows or columns, which are not packed, and sums of several blocks.
+FEW = [(1, 130, 96), (2, 70, 2100), (16, 40, 96), (200, 1, 64), (70, 90, 2501), (5, 131, 4500)]
 
 
 @pytest.fixture(params=KINDS)
@@ -24,7 +26,7 @@ def narrow(rng, shape, kind, make=normal):
     return make(rng, shape, "f").astype(kind)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), SHAPES)
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES + FEW)
 def test_integers_are_exact(ops, kind, m, n, k):
     rng = np.random.default_rng((m, n, k))
     a, b = narrow(rng, (m, k), kind, integers), narrow(rng, (k, n), kind, integers)
@@ -51,8 +53,27 @@ def test_layouts_and_batches(ops, kind):
         assert_same(ops.matmul(LAYOUTS[layout_a](a), LAYOUTS[layout_b](b)), exact)
 
 
+@pytest.mark.parametrize(("m", "n", "k"), [(3, 40, 18), (1, 33, 64), (40, 1, 64), (50, 70, 96), (9, 20, 2100)])
+def test_rows_that_begin_anywhere(ops, kind, m, n, k):
+    """Numbers are multiplied in pairs, which must not reach past a row, nor begin where rows do not."""
+    rng = np.random.default_rng((m, n, k))
+    a, b = narrow(rng, (m, k), kind, integers), narrow(rng, (k, n), kind, integers)
+    exact = a.astype("f") @ b.astype("f")
+    for first, last, flip_a, flip_b in itertools.product([0, 1], [0, 1, 2], [False, True], [False, True]):
+        operands = []
+        for x, flip in ((a, flip_a), (b, flip_b)):
+            lying = x.T if flip else x
+            memory = np.full((lying.shape[0], first + lying.shape[1] + last), np.nan, kind)
+            inside = memory[:, first : first + lying.shape[1]]
+            inside[...] = lying
+            operands.append(inside)
+        out = np.ones((m, n), kind)
+        ops.matmul(*operands, transpose_a=flip_a, transpose_b=flip_b, out=out, beta=2.0)
+        assert_same(out, (exact + 2).astype(kind))
+
+
 def test_sums_are_float32_and_rounded_once(ops, kind):
-    for m, n, k in SHAPES:
+    for m, n, k in SHAPES + FEW:
         rng = np.random.default_rng((m, n, k))
         a, b = narrow(rng, (m, k), kind), narrow(rng, (k, n), kind)
         bias = narrow(rng, (n,), kind)
@@ -90,15 +111,17 @@ def test_infinity_nan_and_rounding(ops, kind):
     assert_same(ops.matmul(ties.astype(kind), ones), ties.sum(1, keepdims=True).astype(kind))
 
 
-def test_same_bits_for_any_number_of_threads(ops, kind, set_num_threads):
+@pytest.mark.parametrize(("m", "n", "k"), [(257, 129, 300), (3, 1000, 2100), (16, 400, 2048), (900, 1, 2048)])
+def test_same_bits_for_any_number_of_threads(ops, kind, set_num_threads, m, n, k):
     rng = np.random.default_rng(8)
-    a, b = narrow(rng, (257, 300), kind), narrow(rng, (300, 129), kind)
-    results = []
-    for threads in (1, 2, 3):
-        set_num_threads(threads)
-        results.append(ops.matmul(a, b, activation="gelu"))
-    assert_same_bits(results[1].view(np.uint16), results[0].view(np.uint16))
-    assert_same_bits(results[2].view(np.uint16), results[0].view(np.uint16))
+    a, b = narrow(rng, (m, k), kind), narrow(rng, (n, k), kind)
+    for right, transposed in ((b, True), (np.ascontiguousarray(b.T), False)):
+        results = []
+        for threads in (1, 2, 3):
+            set_num_threads(threads)
+            results.append(ops.matmul(a, right, activation="gelu", transpose_b=transposed))
+        assert_same_bits(results[1].view(np.uint16), results[0].view(np.uint16))
+        assert_same_bits(results[2].view(np.uint16), results[0].view(np.uint16))
 
 
 def test_bad_input(ops, device):
