@@ -476,7 +476,9 @@ def test_history_plot(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 32, 200])
-def test_bfloat16_steps_have_the_same_bits_for_any_number_of_threads(device: str, batch: int, set_num_threads) -> None:
+def test_bfloat16_steps_have_the_same_bits_for_any_number_of_threads(
+    device: str, batch: int, set_num_threads
+) -> None:
     rng = np.random.default_rng(batch)
     x, y = rng.standard_normal((batch, 301)).astype(np.float32), rng.integers(0, 10, batch)
     results = []
@@ -484,11 +486,15 @@ def test_bfloat16_steps_have_the_same_bits_for_any_number_of_threads(device: str
         set_num_threads(threads)
         tilefuse.set_precision("bfloat16")
         try:
-            model = tilefuse.Sequential([tilefuse.Input((301,)), layers.Dense(130, "relu"), layers.Dense(67), layers.Dense(10)])
+            model = tilefuse.Sequential(
+                [tilefuse.Input((301,)), layers.Dense(130, "relu"), layers.Dense(67), layers.Dense(10)]
+            )
         finally:
             tilefuse.set_precision("float32")
         source = np.random.default_rng(1)
-        model.set_weights([0.1 * source.standard_normal(w.shape).astype(np.float32) for w in model.get_weights()])
+        model.set_weights(
+            [0.1 * source.standard_normal(w.shape).astype(np.float32) for w in model.get_weights()]
+        )
         model.compile("adam", "sparse_categorical_crossentropy")
         losses = [model.train_on_batch(x, y) for _ in range(3)]
         results.append([np.ravel(losses), *model.get_weights()])

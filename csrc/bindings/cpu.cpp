@@ -14,7 +14,8 @@ double peak(const std::string& dtype, int64_t turns) {
     cost.scratch = peak_scratch;
     py::gil_scoped_release release;
     run_team(num_threads(), cost, [&](Team& team) {
-        const double done = kernels().peak(team, dtype == "float64" ? TILEFUSE_FLOAT64 : TILEFUSE_FLOAT32, turns);
+        const double done = kernels().peak(team, dtype == "float64" ? TILEFUSE_FLOAT64 : TILEFUSE_FLOAT32,
+                                           dtype == "bfloat16" ? TILEFUSE_PRECISION_BFLOAT16 : TILEFUSE_PRECISION_IEEE, turns);
         if (team.rank == 0) operations = done;
     });
     return operations;
@@ -30,7 +31,7 @@ void bind_machine(py::module_& m) {
     m.def("counters", [] { return py::dict(py::arg("parallel_regions") = parallel_regions()); },
           "Counts since the process began: teams of more than one thread opened.");
     m.def("peak", &peak, py::arg("dtype"), py::arg("turns"),
-          "Does multiply-adds of float32 or float64 and nothing else on all threads; returns how many operations it did.");
+          "Does multiply-adds of float32, float64 or bfloat16 and nothing else on all threads; returns how many operations it did.");
     bind_direct(m);
     bind_dlpack(m);
 }

@@ -105,7 +105,7 @@ public:
         c_at_ = mine.take<int64_t>(tabled);
         sums_ = mine.take<T>(pools() ? pixels * d.channels() : 0);
         copy_ = mine.take<E>(reader_.size(blocks_));
-        const int64_t rows = is_pair<E> ? 2 * rows_packed : winograd() ? taps_count_ * rows_packed : 0;
+        const int64_t rows = winograd() ? taps_count_ * rows_packed : 0;
         lines_ = mine.take<T>(std::max(reader_.lines_size(), rows * panel_columns<T>));
         points_ = mine.take<T>(winograd_points * windows_most_ * inputs_);
         products_ = mine.take<T>(winograd_points * windows_most_ * panel_columns<T>);
@@ -250,38 +250,22 @@ private:
     // A tap's weights in some panels of a group.
     void pack_tap(int64_t group, int64_t t, Range panels) const {
         const T* const weights = weights_of(t) + group * d_.group_stride;
-        if constexpr (!is_pair<E>) {
-            if (d_.output_stride == 1 && !d_.in.rounds) {
-                const bool padded = panels_of_.begin(panels.end) * lanes<T> > d_.outputs;
-                pack_panels(inputs_, panels_of_, panels.begin, panels.end - padded, weights, d_.input_stride, panel(group, 0),
-                            taps_count_ * inputs_, t * inputs_);
-                panels.begin = panels.end - padded;
-            }
+        if constexpr (std::is_same_v<T, float>)
+            if (d_.in.rounds) return pack_tap(group, t, panels, reinterpret_cast<const Unrounded*>(weights));
+        if constexpr (!is_pair<E>) pack_tap(group, t, panels, weights);
+    }
+    template <class S> void pack_tap(int64_t group, int64_t t, Range panels, const S* weights) const {
+        if (d_.output_stride == 1) {
+            const bool padded = panels_of_.begin(panels.end) * lanes<T> > d_.outputs;
+            pack_panels(d_.inputs, panels_of_, panels.begin, panels.end - padded, weights, d_.input_stride, panel(group, 0),
+                        taps_count_ * inputs_, t * inputs_);
+            panels.begin = panels.end - padded;
         }
         for (int64_t number = panels.begin; number < panels.end; ++number) {
             const int64_t begin = panels_of_.begin(number) * lanes<T>,
                           columns = panels_of_.begin(number + 1) * lanes<T> - begin;
-            pack_tap(std::min(columns, d_.outputs - begin), columns, weights + begin * d_.output_stride,
-                     panel(group, number) + t * inputs_ * columns);
-        }
-    }
-
-    // to[inputs, columns] = a tap's weights
-    void pack_tap(int64_t valid, int64_t columns, const T* weights, E* to) const {
-        const auto pack_rows = [&](int64_t first, int64_t rows, T* packed) {
-            pack_panel(rows, valid, columns, weights + first * d_.input_stride, d_.input_stride, d_.output_stride, packed);
-        };
-        if constexpr (!is_pair<E>) {
-            pack_rows(0, d_.inputs, to);
-            if (d_.in.rounds) round_to_bfloat16(d_.inputs * columns, to);
-        } else {
-            for (int64_t first = 0; first < d_.inputs; first += 2 * rows_packed) {
-                const int64_t rows = std::min(2 * rows_packed, d_.inputs - first);
-                pack_rows(first, rows, lines_);
-                if (rows % 2) fill_zeros(lines_ + rows * columns, columns);
-                for (int64_t row = 0; row < rows; row += 2, to += columns)
-                    pair(columns, lines_ + row * columns, lines_ + (row + 1) * columns, to);
-            }
+            pack_panel(d_.inputs, std::min(columns, d_.outputs - begin), columns, weights + begin * d_.output_stride,
+                       d_.input_stride, d_.output_stride, panel(group, number) + t * inputs_ * columns);
         }
     }
 

@@ -22,7 +22,7 @@ constexpr size_t peak_scratch = 1024;  // bytes for each member
 struct Kernels {
     const char* isa;
     // Does nothing but multiply-adds, to find out how fast they can be; returns how many operations all members did.
-    double (*peak)(Team&, tilefuse_dtype, int64_t turns);
+    double (*peak)(Team&, tilefuse_dtype, tilefuse_precision, int64_t turns);
 #define TILEFUSE_MEMBER(name) Kernel<tilefuse_##name##_args> name;
     TILEFUSE_KERNELS(TILEFUSE_MEMBER)
 #undef TILEFUSE_MEMBER

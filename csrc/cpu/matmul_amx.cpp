@@ -308,19 +308,18 @@ bool suits_amx(const tilefuse_matmul_args& args) {
 
 // Whether sums have no place in C: it lies in 16 bits, or is a gradient that an update makes use of, and not complete at once.
 bool sums_apart(const tilefuse_matmul_args& args) {
-    return args.result != TILEFUSE_STORED_WHOLE || (args.epilogue.rule != nullptr && !updates_at_once(args));
+    return narrow(args) || (args.epilogue.rule != nullptr && !updates_at_once(args));
 }
 
 template <int parts, class Element> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
     const Epilogue<float> epilogue(args);
     Product<parts, Element> product(team, args);
-    const bool narrow = args.result != TILEFUSE_STORED_WHOLE;
     auto* const apart = reinterpret_cast<float*>(team.shared<char>() + Product<parts, Element>::shared(args));
     product.c_stride = sums_apart(args) ? args.n : args.c_row_stride;
     for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
         const auto* left = static_cast<const Element*>(args.a) + a;
         const auto* right = static_cast<const Element*>(args.b) + b;
-        if (!narrow) {
+        if (!narrow(args)) {
             product.c = sums_apart(args) ? apart : static_cast<float*>(args.c) + offset;
             return product(left, right, [&](float* sums, int64_t stride, int64_t row, int64_t column, int64_t rows, int64_t columns) {
                 epilogue(sums, stride, offset, row, column, rows, columns);
@@ -336,9 +335,7 @@ template <int parts, class Element> void matmul_on_amx(Team& team, const tilefus
         }
         product(left, right, [&](float* sums, int64_t stride, int64_t row, int64_t column, int64_t rows, int64_t columns) {
             epilogue(sums, stride, 0, row, column, rows, columns);
-            for (int64_t i = 0; i < rows; ++i)
-                for (int64_t j = 0; j < columns; ++j)
-                    c[(row + i) * args.c_row_stride + column + j] = narrowed(sums[i * stride + j]);
+            for (int64_t i = 0; i < rows; ++i) narrow_numbers(columns, sums + i * stride, c + (row + i) * args.c_row_stride + column);
         });
     });
 }

@@ -161,8 +161,7 @@ public:
     }
 
 private:
-    // Whether sums that are not complete have no place in C: it lies in 16 bits.
-    static bool narrow(const tilefuse_matmul_args& args) { return args.result != TILEFUSE_STORED_WHOLE; }
+    // Whether sums that are not complete have no place in C.
     static bool sums_apart(const tilefuse_matmul_args& args, const Blocking& sizes) {
         return narrow(args) && (elements_of<E>(args.k) > sizes.k || args.beta != 0);
     }

@@ -16,6 +16,9 @@ inline int64_t products_of(const tilefuse_matmul_args& args) {
     return products;
 }
 
+// Whether C lies in 16 bits.
+inline bool narrow(const tilefuse_matmul_args& args) { return args.result != TILEFUSE_STORED_WHOLE; }
+
 // body(offset of A, of B, of C) for each of the products in `mine`.
 template <class Body> void for_products(const tilefuse_matmul_args& args, Range mine, const Body& body) {
     for (int64_t index = mine.begin; index < mine.end; ++index) {

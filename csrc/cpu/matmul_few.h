@@ -7,6 +7,7 @@
 #include <bit>
 #include <utility>
 
+#include "cpu/matmul_epilogue.h"
 #include "cpu/matmul_pack.h"
 
 namespace tilefuse::inline TILEFUSE_ISA {
@@ -175,6 +176,136 @@ template <int Chains, class E, class S> void add_dots(const FewRows<E, S>& f) {
                 add_dots_of<Chains, most_rows>(
                     f, {i, j, p, past - i, std::min<int64_t>(dot_columns, f.columns - j), std::min(deep, f.k - p), fetch});
             }
+}
+
+// ---- the team -------------------------------------------------------------------------------------------------------
+
+// The most rows of A that dot products with B's columns pay for, rather than a copy of B by rows; their sums over lanes take
+// some time too. (Zen 4, 784 x 128 for 4, 8, 16 and 24 rows: 47, 66, 82 and 93 GFLOP/s with copies, 103, 105, 104 and 106 with
+// dots; 128 x 128 for 4, 8 and 16: 40, 60 and 79, and 65, 72 and 76; 6272 x 512 for 4, 16 and 24: 41, 81 and 88, and 71, 92 and
+// 85.)
+constexpr int64_t most_dotted_rows(int64_t k) { return std::min<int64_t>(16, k / 16); }
+
+// C = A B as X, M and Y. Members take products, or columns of Y, or rows if they must.
+template <class E, class S> class FewProduct {
+    using T = Sum<E>;
+
+public:
+    static constexpr bool dots_are_of_pairs = is_pair<E> && std::is_same_v<S, uint16_t>;
+
+    explicit FewProduct(const tilefuse_matmul_args& args)
+        : args_(args), column_(args.n == 1), rows_(column_ ? 1 : args.m), outputs_(column_ ? args.m : args.n),
+          lead_(column_ ? args.a_row_stride : args.b_col_stride), epilogue_(args) {}
+
+    size_t scratch() const { return static_cast<size_t>(2 * rows_ * outputs_ + rows_ * args_.k) * sizeof(T); }
+
+    void operator()(Team& team) {
+        const int64_t products = products_of(args_);
+        const bool whole = products >= 2 * team.size, by_rows = args_.split == TILEFUSE_SPLIT_ROWS && !column_;
+        const int64_t grain = column_ ? 1 : lead_ == 1 ? lanes<T> : dot_columns;
+        rows_here_ = by_rows && !whole ? team.range(rows_) : Range{0, rows_};
+        columns_ = by_rows || whole ? Range{0, outputs_} : team.range(outputs_, grain);
+        if (rows_here_.begin >= rows_here_.end || columns_.begin >= columns_.end) return;
+        y_ = team.scratch<T>();
+        for_products(args_, whole ? team.range(products) : Range{0, products}, [&](int64_t a, int64_t b, int64_t offset) {
+            const S *of_a = static_cast<const S*>(args_.a) + a, *of_b = static_cast<const S*>(args_.b) + b;
+            const S* const x = column_ ? of_b : of_a + rows_here_.begin * args_.a_row_stride;
+            const S* const m = (column_ ? of_a : of_b) + columns_.begin * lead_;
+            if (lead_ == 1) {
+                add_rows(few<T, S>(x, m, column_ ? args_.a_col_stride : args_.b_row_stride));
+            } else if constexpr (dots_are_of_pairs) {
+                dot(few<Pair, Pair>(x, reinterpret_cast<const Pair*>(m), lead_ / 2));
+            } else {
+                dot(few<T, S>(x, m, lead_));
+            }
+            finish(offset);
+        });
+    }
+
+private:
+    int64_t rows() const { return rows_here_.end - rows_here_.begin; }
+    int64_t columns() const { return columns_.end - columns_.begin; }
+
+    template <class X, class M> FewRows<X, M> few(const S* x, const M* m, int64_t m_stride) const {
+        T *const part = y_ + rows_ * outputs_, *const copy = part + rows_ * outputs_;
+        FewRows<X, M> f = {rows(), elements_of<X>(args_.k), columns(), nullptr, 0, m, m_stride, y_, part};
+        read(x, reinterpret_cast<X*>(copy), f);
+        return f;
+    }
+
+    template <class X, class M> void dot(const FewRows<X, M>& f) const { rows_ == 1 ? add_dots<2>(f) : add_dots<1>(f); }
+
+    // X as it lies, or copied where its rows are not contiguous, or other elements.
+    template <class X, class M> void read(const S* x, X* copy, FewRows<X, M>& f) const {
+        const int64_t stride = column_ ? args_.b_row_stride : args_.a_col_stride;
+        f.x = copy;
+        f.x_stride = f.k;
+        if constexpr (std::is_same_v<X, S>) {
+            if (stride == 1) {
+                f.x = x;
+                f.x_stride = args_.a_row_stride;
+                return;
+            }
+        }
+        for (int64_t i = 0; i < f.rows; ++i, x += args_.a_row_stride, copy += f.k) {
+            if (stride == 1) {
+                copy_along(args_.k, x, copy);
+            } else {
+                for (int64_t p = 0; p < f.k; ++p)
+                    copy[p] = element<X>(x + p * numbers_of<X> * stride, stride, args_.k - p * numbers_of<X>);
+            }
+        }
+    }
+
+    // Y is C's rows, or its only column, or the gradient of a parameter.
+    void finish(int64_t offset) const {
+        if (args_.epilogue.rule) return epilogue_(y_, columns(), 0, rows_here_.begin, columns_.begin, rows(), columns());
+        const int64_t row = column_ ? columns_.begin : rows_here_.begin, column = column_ ? 0 : columns_.begin;
+        const int64_t first = offset + row * args_.c_row_stride + column;
+        // (A column that is contiguous is copied as a row.)
+        const bool one_row = column_ && args_.c_row_stride == 1;
+        const int64_t lines = column_ ? (one_row ? 1 : columns()) : rows(), length = rows() * columns() / lines;
+        const bool in_16_bits = narrow(args_);
+        uint16_t* const to_narrow = static_cast<uint16_t*>(args_.c) + first;
+        T* const to = static_cast<T*>(args_.c) + first;
+        const T beta = static_cast<T>(args_.beta);
+        for (int64_t i = 0; i < lines && beta != 0; ++i)
+            for (int64_t j = 0; j < length; ++j) {
+                const int64_t at = i * args_.c_row_stride + j;
+                y_[i * length + j] += beta * (in_16_bits ? static_cast<T>(widened(to_narrow[at])) : to[at]);
+            }
+        epilogue_(y_, column_ ? 1 : columns(), offset, row, column, column_ ? columns() : rows(), column_ ? 1 : columns());
+        for (int64_t i = 0; i < lines; ++i) {
+            const T* const y = y_ + i * length;
+            if constexpr (sizeof(T) == sizeof(float))
+                if (in_16_bits) {
+                    narrow_numbers(length, y, to_narrow + i * args_.c_row_stride);
+                    continue;
+                }
+            for (int64_t j = 0; j < length; ++j) to[i * args_.c_row_stride + j] = y[j];
+        }
+    }
+
+    const tilefuse_matmul_args& args_;
+    const bool column_;  // B is one; its product with A is that of B' and A'
+    const int64_t rows_, outputs_, lead_;
+    const Epilogue<T> epilogue_;
+    Range rows_here_, columns_;  // this member's
+    T* y_;
+};
+
+// Whether A has few rows, or B one column, and the other one is best read as it lies.
+template <class E, class S> bool has_few(const tilefuse_matmul_args& args) {
+    const tilefuse_epilogue& e = args.epilogue;
+    if (args.m == 0 || args.k == 0 || args.split == TILEFUSE_SPLIT_SUM) return false;
+    const bool column = args.n == 1;
+    // A column is updated as one row, which the others could not be.
+    if (column && e.rule && (e.scale || e.bias || e.addend || e.preactivation || e.derivative_at || e.mask)) return false;
+    if (column ? args.a_row_stride == 1 : args.b_col_stride == 1) return column || args.m <= most_added_rows;
+    if ((column ? args.a_col_stride : args.b_row_stride) != 1) return false;
+    const int64_t lead = column ? args.a_row_stride : args.b_col_stride;
+    if (FewProduct<E, S>::dots_are_of_pairs && (lead % 2 != 0 || args.k % 2 != 0)) return false;
+    return column || args.m == 1 || args.m <= (std::is_same_v<S, Unrounded> ? most_added_rows : most_dotted_rows(args.k));
 }
 
 }  // namespace tilefuse::inline TILEFUSE_ISA

@@ -11,6 +11,8 @@ namespace tilefuse::inline TILEFUSE_ISA {
     void name(Team&, const tilefuse_##name##_args&); \
     Cost name##_cost(const tilefuse_##name##_args&);
 
+double peak(Team&, tilefuse_dtype, tilefuse_precision, int64_t turns);
+
 #if defined(TILEFUSE_BASE_ISA)
 
 // Another instruction set's kernels but for those that this one has of its own.
@@ -20,6 +22,7 @@ const Kernels& table() {
     static const Kernels kernels = [] {
         Kernels table = TILEFUSE_BASE_ISA::table();
         table.isa = TILEFUSE_TEXT(TILEFUSE_ISA);
+        table.peak = peak;
 #define TILEFUSE_REPLACE(name) table.name = {name, name##_cost};
         TILEFUSE_OWN_KERNELS(TILEFUSE_REPLACE)
         return table;
@@ -30,7 +33,6 @@ const Kernels& table() {
 #else
 
 TILEFUSE_KERNELS(TILEFUSE_DECLARE)
-double peak(Team&, tilefuse_dtype, int64_t turns);
 
 const Kernels& table() {
 #define TILEFUSE_ENTRY(name) {name, name##_cost},

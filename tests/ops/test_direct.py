@@ -78,7 +78,10 @@ def test_bfloat16_of_numpy(nothing_python):
     assert type(product) is np.ndarray
     assert product.dtype == ml_dtypes.bfloat16
     assert_same(product, exact.astype(ml_dtypes.bfloat16))
-    assert_same(ops.matmul(b, a, transpose_a=True, transpose_b=True, activation="relu"), np.maximum(exact.T, 0).astype(a.dtype))
+    assert_same(
+        ops.matmul(b, a, transpose_a=True, transpose_b=True, activation="relu"),
+        np.maximum(exact.T, 0).astype(a.dtype),
+    )
     for dtype in ("f", a.dtype):
         out = np.empty((5, 4), dtype)
         assert ops.matmul(a, b, out=out) is out

@@ -53,7 +53,9 @@ def test_layouts_and_batches(ops, kind):
         assert_same(ops.matmul(LAYOUTS[layout_a](a), LAYOUTS[layout_b](b)), exact)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(3, 40, 18), (1, 33, 64), (40, 1, 64), (50, 70, 96), (9, 20, 2100)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(3, 40, 18), (1, 33, 64), (40, 1, 64), (50, 70, 96), (9, 20, 2100)]
+)
 def test_rows_that_begin_anywhere(ops, kind, m, n, k):
     """Numbers are multiplied in pairs, which must not reach past a row, nor begin where rows do not."""
     rng = np.random.default_rng((m, n, k))

@@ -55,7 +55,8 @@ def check(
 
 def print_facts(precision: str, cold: bool) -> dict[str, Any]:
     """Print and return how a sweep is measured, and what the machine can do at most."""
-    threads, peak, bandwidth = get_num_threads(), measured_peak(), measured_bandwidth()
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
+    threads, peak, bandwidth = get_num_threads(), measured_peak(dtype), measured_bandwidth()
     facts = {"precision": precision, "threads": threads, "cold": cold, "torch": _version("torch")}
     print(f"{precision}, {setting(facts)}")
     print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
