@@ -28,29 +28,46 @@ inline uint16_t narrowed(float x) {
     return static_cast<uint16_t>((x == x ? word + 0x7fff + (word >> 16 & 1) : word | 0x00400000u) >> 16);
 }
 
-// Numbers as they lie in 16 bits: the first n, 0 < n <= lanes, in the lower halves of words.
-inline Words load_halves(const uint16_t* p, int n) {
-    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
-    Halves halves{};
+// The upper halves of words, by themselves.
+typedef uint16_t HalfWords __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
+
+inline HalfWords halves_of(Vec<float> x) {
+#if defined(__AVX512BF16__)
+    return (HalfWords)_mm512_cvtneps_pbh((__m512)x);
+#else
+    return __builtin_convertvector(rounded(x) >> 16, HalfWords);
+#endif
+}
+
+// The first n, 0 < n <= lanes, as load and store.
+inline HalfWords load_halves(const uint16_t* p, int n) {
+    HalfWords halves{};
     if (n == lanes<float>) {
         std::memcpy(&halves, p, sizeof halves);
     } else {
 #if defined(__AVX512BW__) && defined(__AVX512VL__) && TILEFUSE_VECTOR_BYTES == 64
-        halves = (Halves)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+        halves = (HalfWords)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
 #else
         for (int i = 0; i < n; ++i) halves[i] = p[i];
 #endif
     }
-    return __builtin_convertvector(halves, Words);
+    return halves;
+}
+inline void store_halves(uint16_t* p, HalfWords halves, int n) {
+    if (n == lanes<float>) {
+        std::memcpy(p, &halves, sizeof halves);
+    } else {
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && TILEFUSE_VECTOR_BYTES == 64
+        _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), (__m256i)halves);
+#else
+        for (int i = 0; i < n; ++i) p[i] = halves[i];
+#endif
+    }
 }
 
 // to[n] = x, rounded
 inline void narrow_numbers(int64_t n, const float* x, uint16_t* to) {
-    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
-    for_vectors<float>(n, [&](int64_t i, int count) {
-        const Halves halves = __builtin_convertvector(rounded(load_upto(x + i, count)) >> 16, Halves);
-        std::memcpy(to + i, &halves, sizeof(uint16_t) * static_cast<size_t>(count));
-    });
+    for_vectors<float>(n, [&](int64_t i, int count) { store_halves(to + i, halves_of(load_upto(x + i, count)), count); });
 }
 
 inline void round_to_bfloat16(int64_t n, float* x) {
@@ -89,11 +106,14 @@ template <class E> inline Vec<Sum<E>> add_products(Vec<E> x, Vec<E> y, Vec<Sum<E
     }
 }
 
+inline Words paired(HalfWords firsts, HalfWords seconds) {
+    return __builtin_convertvector(firsts, Words) | __builtin_convertvector(seconds, Words) << 16;
+}
+
 // to[i] = (x[i], y[i])
 inline void pair(int64_t count, const float* x, const float* y, Pair* to) {
     for_vectors<float>(count, [&](int64_t i, int n) {
-        const Words pairs = rounded(load_upto(x + i, n)) >> 16 | rounded(load_upto(y + i, n));
-        std::memcpy(to + i, &pairs, sizeof(Pair) * static_cast<size_t>(n));
+        store_upto(to + i, paired(halves_of(load_upto(x + i, n)), halves_of(load_upto(y + i, n))), n);
     });
 }
 

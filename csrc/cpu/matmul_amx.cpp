@@ -100,13 +100,12 @@ inline Words take_part(Vec<float>& x) {
 
 // Two tiles for each part, [parts][2][16][32]: of A, its rows as they are.
 template <int parts> void pack_left(const float* x, uint16_t* packed, Magnitudes& magnitudes) {
-    typedef uint16_t Halves __attribute__((vector_size(TILEFUSE_VECTOR_BYTES / 2)));
     for (int64_t i = 0; i < edge * edge; i += lanes<float>) {
         Vec<float> rest = load(x + i);
         if (parts > 1) magnitudes.add(rest);
 #pragma GCC unroll 3
         for (int part = 0; part < parts; ++part) {
-            const Halves halves = __builtin_convertvector(take_part(rest) >> 16, Halves);
+            const HalfWords halves = __builtin_convertvector(take_part(rest) >> 16, HalfWords);
             std::memcpy(packed + part * 2 * tile + i, &halves, sizeof halves);
         }
     }

@@ -65,12 +65,13 @@ static_assert(peak_scratch >= 16 * 64);
 }  // namespace
 
 double peak(Team& team, tilefuse_dtype dtype, tilefuse_precision precision, int64_t turns) {
-    const bool rounded = dtype == TILEFUSE_FLOAT32 && precision == TILEFUSE_PRECISION_BFLOAT16;
+    if (dtype == TILEFUSE_FLOAT32 && precision == TILEFUSE_PRECISION_BFLOAT16) {
 #if defined(TILEFUSE_TILES)
-    if (rounded) return peak_of_tiles(team, turns);
+        return peak_of_tiles(team, turns);
 #elif TILEFUSE_MULTIPLIES_PAIRS
-    if (rounded) return peak_of<Pair>(team, turns);
+        return peak_of<Pair>(team, turns);
 #endif
+    }
 #if defined(TILEFUSE_BASE_ISA)
     return TILEFUSE_BASE_ISA::table().peak(team, dtype, precision, turns);
 #else
