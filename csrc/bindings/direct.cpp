@@ -25,13 +25,18 @@ const py::detail::npy_api& numpy() {
     return api;
 }
 
-// That of bfloat16, which ml_dtypes brings: null until it is imported.
+// NumPy's dtype of bfloat16, which ml_dtypes brings: null until it is imported.
 PyObject* descr_of_bfloat16() {
     static std::atomic<PyObject*> known{nullptr};
-    if (known.load() == nullptr) {
-        PyObject* const module = PyDict_GetItemString(PyImport_GetModuleDict(), "ml_dtypes");
-        if (module == nullptr || !py::hasattr(module, "bfloat16")) return nullptr;
-        known = py::dtype::from_args(py::handle(module).attr("bfloat16")).release().ptr();
+    if (known.load() != nullptr) return known.load();
+    try {
+        const auto module = py::reinterpret_steal<py::object>(PyImport_GetModule(py::str("ml_dtypes").ptr()));
+        if (!module || !py::hasattr(module, "bfloat16")) return nullptr;
+        py::dtype dtype = py::dtype::from_args(module.attr("bfloat16"));
+        if (dtype.itemsize() != 2 || dtype.attr("name").cast<std::string>() != "bfloat16") return nullptr;
+        known = dtype.release().ptr();
+    } catch (const py::error_already_set&) {
+        return nullptr;  // it is something else, or not complete: the call goes through Python
     }
     return known.load();
 }

@@ -60,7 +60,7 @@ inline void store_halves(uint16_t* p, HalfWords halves, int n) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__) && TILEFUSE_VECTOR_BYTES == 64
         _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), (__m256i)halves);
 #else
-        for (int i = 0; i < n; ++i) p[i] = halves[i];
+        std::memcpy(p, &halves, sizeof(uint16_t) * static_cast<size_t>(n));
 #endif
     }
 }

@@ -41,7 +41,7 @@ template <class T> Grid choose_grid(const tilefuse_matmul_args& args, int size) 
 // Whether members take parts of k: only for one product that is cut into blocks of k anyway.
 template <class E, class S> bool splits_sums(const tilefuse_matmul_args& args) {
     return args.split == TILEFUSE_SPLIT_SUM && elements_of<E>(args.k) > blocking<E, S>(args).k && args.beta == 0 &&
-           !narrow(args) && products_of(args) == 1;
+           !in_16_bits(args) && products_of(args) == 1;
 }
 template <class E, class S> int64_t depth_of_part(const tilefuse_matmul_args& args) { return numbers_of<E> * blocking<E, S>(args).k; }
 
@@ -99,7 +99,7 @@ template <class E, class S> void matmul_of(Team& team, const tilefuse_matmul_arg
                    std::min(args.n, vectors * (column_rank + 1) / grid.columns * lanes<T>)};
 
     Product<E, S> product(args, blocking<E, S>(args), team.scratch<char>());
-    const int64_t size = narrow(args) ? sizeof(uint16_t) : sizeof(T);
+    const int64_t size = in_16_bits(args) ? sizeof(uint16_t) : sizeof(T);
     for_products(args, mine, [&](int64_t a, int64_t b, int64_t c) {
         product(static_cast<const S*>(args.a) + a, static_cast<const S*>(args.b) + b, static_cast<char*>(args.c) + c * size, c, rows,
                 columns);

@@ -307,7 +307,7 @@ bool suits_amx(const tilefuse_matmul_args& args) {
 
 // Whether sums have no place in C: it lies in 16 bits, or is a gradient that an update makes use of, and not complete at once.
 bool sums_apart(const tilefuse_matmul_args& args) {
-    return narrow(args) || (args.epilogue.rule != nullptr && !updates_at_once(args));
+    return in_16_bits(args) || (args.epilogue.rule != nullptr && !updates_at_once(args));
 }
 
 template <int parts, class Element> void matmul_on_amx(Team& team, const tilefuse_matmul_args& args) {
@@ -318,7 +318,7 @@ template <int parts, class Element> void matmul_on_amx(Team& team, const tilefus
     for_products(args, {0, products_of(args)}, [&](int64_t a, int64_t b, int64_t offset) {
         const auto* left = static_cast<const Element*>(args.a) + a;
         const auto* right = static_cast<const Element*>(args.b) + b;
-        if (!narrow(args)) {
+        if (!in_16_bits(args)) {
             product.c = sums_apart(args) ? apart : static_cast<float*>(args.c) + offset;
             return product(left, right, [&](float* sums, int64_t stride, int64_t row, int64_t column, int64_t rows, int64_t columns) {
                 epilogue(sums, stride, offset, row, column, rows, columns);

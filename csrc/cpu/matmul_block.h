@@ -46,6 +46,8 @@ constexpr int64_t packed_bytes_for_strips = (wide ? 4096 : 1024) * 1024;
 // transposed, 2852 x 2108 with 1904 and both: 107 and 105 GFLOP/s with 192 KB of strips and groups of panels, 114 and 114 so;
 // 500 x 400 with 300: 109 and 105.)
 constexpr int64_t strips_bytes = 384 * 1024;
+// Sums that have no place in C until they are complete, of so many rows at a time: B is packed for each of them again.
+constexpr int64_t most_rows_apart = 512;
 
 template <class T> int64_t whole_panels(int64_t columns) {
     return (columns + panel_columns<T> - 1) / panel_columns<T> * panel_columns<T>;
@@ -128,7 +130,8 @@ public:
 
     static size_t scratch(const tilefuse_matmul_args& args) {
         const Blocking b = blocking<E, S>(args);
-        const int64_t apart = sums_apart(args, b) ? args.m * b.columns : 0;
+        const int64_t apart = sums_apart(args, b) ? std::min(args.m, most_rows_apart) * b.columns : 0;
+        static_assert(sizeof(E) == sizeof(T));
         return static_cast<size_t>(b.k * b.columns + b.k * b.rows + lanes<E> + most_rows * b.columns + apart) * sizeof(E);
     }
 
@@ -136,13 +139,20 @@ public:
         if (rows.begin >= rows.end || columns.begin >= columns.end) return;
         c_ = c;
         offset_ = offset;
+        if (!sums_apart(args_, blocking_)) return rectangle(a, b, rows, columns);
+        for (int64_t i = rows.begin; i < rows.end; i += most_rows_apart)
+            rectangle(a, b, {i, std::min(rows.end, i + most_rows_apart)}, columns);
+    }
+
+private:
+    void rectangle(const S* a, const S* b, Range rows, Range columns) {
         const bool apart = sums_apart(args_, blocking_);
         if (!apart && args_.beta != 0 && args_.beta != 1) scale(rows, columns);
         const int64_t height = rows.end - rows.begin, together = columns_together(height);
         for (int64_t j = columns.begin; j < columns.end; j += together) {
             columns_ = {j, std::min(columns.end, j + together)};
             divide_columns();
-            kept_ = apart ? apart_ - rows.begin * width_ : static_cast<T*>(c) + j;
+            kept_ = apart ? apart_ - rows.begin * width_ : at_once() ? nullptr : static_cast<T*>(c_) + j;
             kept_stride_ = apart ? width_ : args_.c_row_stride;
             if (apart && args_.beta != 0) begin_apart(rows);
             for (int64_t p = 0; p == 0 || p < args_.k; p += numbers_of<E> * blocking_.k) {
@@ -160,13 +170,12 @@ public:
         }
     }
 
-private:
     // Whether sums that are not complete have no place in C.
     static bool sums_apart(const tilefuse_matmul_args& args, const Blocking& sizes) {
-        return narrow(args) && (elements_of<E>(args.k) > sizes.k || args.beta != 0);
+        return in_16_bits(args) && (elements_of<E>(args.k) > sizes.k || args.beta != 0);
     }
     // Whether they are complete at once, and then become C, or an update.
-    bool at_once() const { return args_.epilogue.rule != nullptr || (narrow(args_) && !sums_apart(args_, blocking_)); }
+    bool at_once() const { return args_.epilogue.rule != nullptr || (in_16_bits(args_) && !sums_apart(args_, blocking_)); }
 
     void scale(Range rows, Range columns) const {
         const T beta = static_cast<T>(args_.beta);
@@ -304,7 +313,7 @@ private:
                 }
                 if (!last_) continue;
                 epilogue_(sums, t.c_stride, offset_, row, columns_.begin + left, count, right - left);
-                if (narrow(args_)) narrow_tile(sums, t.c_stride, row, columns_.begin + left, count, right - left);
+                if (in_16_bits(args_)) narrow_tile(sums, t.c_stride, row, columns_.begin + left, count, right - left);
             }
         }
     }

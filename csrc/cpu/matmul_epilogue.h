@@ -17,7 +17,7 @@ inline int64_t products_of(const tilefuse_matmul_args& args) {
 }
 
 // Whether C lies in 16 bits.
-inline bool narrow(const tilefuse_matmul_args& args) { return args.result != TILEFUSE_STORED_WHOLE; }
+inline bool in_16_bits(const tilefuse_matmul_args& args) { return args.result != TILEFUSE_STORED_WHOLE; }
 
 // body(offset of A, of B, of C) for each of the products in `mine`.
 template <class Body> void for_products(const tilefuse_matmul_args& args, Range mine, const Body& body) {

@@ -34,7 +34,7 @@ template <int Rows, int Deep, class T, class S> void add_rows_of(const FewRows<T
 #pragma GCC unroll 8
         for (int r = 0; r < Deep; ++r) {
             const S* const from = m + r * f.m_stride + j;
-            Vec<T> row = across<T>(from, from, count);
+            Vec<T> row = across<T>(from, count);
             if (Rows > 1) keep_in_register(row);
 #pragma GCC unroll 4
             for (int i = 0; i < Rows; ++i) sums[i] += splat(x[i * f.x_stride + r]) * row;
@@ -122,7 +122,7 @@ template <int Chains, int Rows, int Columns, class E, class S> void add_dots_of(
 #pragma GCC unroll 4
         for (int j = 0; j < Columns; ++j) {
             const S* const from = m + j * f.m_stride + p;
-            Vec<E> column = across<E>(from, from, count);
+            Vec<E> column = across<E>(from, count);
             if (Rows > 1) keep_in_register(column);
             if (fetch) __builtin_prefetch(from + Columns * f.m_stride);
 #pragma GCC unroll 4
@@ -265,20 +265,20 @@ private:
         // (A column that is contiguous is copied as a row.)
         const bool one_row = column_ && args_.c_row_stride == 1;
         const int64_t lines = column_ ? (one_row ? 1 : columns()) : rows(), length = rows() * columns() / lines;
-        const bool in_16_bits = narrow(args_);
+        const bool narrow = in_16_bits(args_);
         uint16_t* const to_narrow = static_cast<uint16_t*>(args_.c) + first;
         T* const to = static_cast<T*>(args_.c) + first;
         const T beta = static_cast<T>(args_.beta);
         for (int64_t i = 0; i < lines && beta != 0; ++i)
             for (int64_t j = 0; j < length; ++j) {
                 const int64_t at = i * args_.c_row_stride + j;
-                y_[i * length + j] += beta * (in_16_bits ? static_cast<T>(widened(to_narrow[at])) : to[at]);
+                y_[i * length + j] += beta * (narrow ? static_cast<T>(widened(to_narrow[at])) : to[at]);
             }
         epilogue_(y_, column_ ? 1 : columns(), offset, row, column, column_ ? columns() : rows(), column_ ? 1 : columns());
         for (int64_t i = 0; i < lines; ++i) {
             const T* const y = y_ + i * length;
             if constexpr (sizeof(T) == sizeof(float))
-                if (in_16_bits) {
+                if (narrow) {
                     narrow_numbers(length, y, to_narrow + i * args_.c_row_stride);
                     continue;
                 }

@@ -45,7 +45,7 @@ inline uint16_t half(uint16_t x) { return x; }
 inline uint16_t half(Unrounded number) { return narrowed(number.x); }
 
 // n elements whose numbers lie side by side, and the second ones of pairs in the `next` line of k, where there is one.
-template <class E, class S> [[gnu::always_inline]] inline Vec<E> across(const S* line, [[maybe_unused]] const S* next, int n) {
+template <class E, class S> [[gnu::always_inline]] inline Vec<E> across(const S* line, int n, [[maybe_unused]] const S* next = nullptr) {
     if constexpr (std::is_same_v<E, S>) {
         return load_upto(line, n);
     } else if constexpr (is_pair<E>) {
@@ -69,7 +69,7 @@ template <class E, class S> inline E element(const S* at, [[maybe_unused]] int64
 // to = the elements of k numbers that lie one after the other along k.
 template <class E, class S> void copy_along(int64_t k, const S* line, E* to) {
     if constexpr (!is_pair<E>) {
-        for_vectors<E>(k, [&](int64_t p, int n) { store_upto(to + p, across<E>(line + p, line + p, n), n); });
+        for_vectors<E>(k, [&](int64_t p, int n) { store_upto(to + p, across<E>(line + p, n), n); });
     } else {
         if constexpr (std::is_same_v<S, uint16_t>) {
             const Pair* const pairs = reinterpret_cast<const Pair*>(line);
@@ -115,9 +115,9 @@ void pack_panel(int64_t k, int64_t valid, int64_t columns, const S* b, int64_t r
         const S *row = b + p * row_stride, *next = p + 1 < k ? row + row_stride : nullptr;
         int64_t j = 0;
         if (col_stride == 1) {
-            for (; j + lanes<E> <= valid; j += lanes<E>) store(panel + j, across<E>(row + j, next ? next + j : next, lanes<E>));
+            for (; j + lanes<E> <= valid; j += lanes<E>) store(panel + j, across<E>(row + j, lanes<E>, next ? next + j : next));
             if (j < valid) {
-                store(panel + j, across<E>(row + j, next ? next + j : next, static_cast<int>(valid - j)));
+                store(panel + j, across<E>(row + j, static_cast<int>(valid - j), next ? next + j : next));
                 j += lanes<E>;
             }
         }
@@ -146,9 +146,11 @@ void pack_panels(int64_t k, const Parts& panels, int64_t first, int64_t past, co
                 const S* next = q + 1 < k ? from + row_stride : nullptr;
                 if (width == panel_columns<E> && (next || step == 1)) {
 #pragma GCC unroll 4
-                    for (int64_t j = 0; j < panel_columns<E>; j += lanes<E>) store(to + j, across<E>(from + j, from + row_stride + j, lanes<E>));
+                    for (int64_t j = 0; j < panel_columns<E>; j += lanes<E>)
+                        store(to + j, across<E>(from + j, lanes<E>, step == 1 ? nullptr : next + j));
                 } else {
-                    for (int64_t j = 0; j < width; j += lanes<E>) store(to + j, across<E>(from + j, next ? next + j : next, lanes<E>));
+                    for (int64_t j = 0; j < width; j += lanes<E>)
+                        store(to + j, across<E>(from + j, lanes<E>, next ? next + j : next));
                 }
             }
         }
@@ -230,7 +232,7 @@ void convert_strips(int64_t k, const Parts& strips, const S* a, int64_t row_stri
                 const S* const column = a + left * row_stride + step * q * col_stride;
                 const S* const next = step * q + 1 < k ? column + col_stride : nullptr;
                 if (row_stride == 1) {
-                    for_vectors<E>(width, [&](int64_t i, int n) { store(block[q - p] + i, across<E>(column + i, next ? next + i : next, n)); });
+                    for_vectors<E>(width, [&](int64_t i, int n) { store(block[q - p] + i, across<E>(column + i, n, next ? next + i : next)); });
                 } else {
                     for (int64_t i = 0; i < width; ++i) block[q - p][i] = element<E>(column + i * row_stride, col_stride, k - step * q);
                 }

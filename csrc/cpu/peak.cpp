@@ -50,7 +50,7 @@ double peak_of_tiles(Team& team, int64_t turns) {
     TILEFUSE_TILE_LOAD(5, memory, 64);
     TILEFUSE_TILE_LOAD(6, memory, 64);
     TILEFUSE_TILE_LOAD(7, memory, 64);
-    for (int64_t turn = 0; turn < turns; turn += 16) {  // of as many operations as about 16 of the others
+    for (int64_t turn = 0; turn < turns; turn += 16) {  // they take about as long as 16 of the others
         TILEFUSE_TILE_PRODUCT(0, 4, 6);
         TILEFUSE_TILE_PRODUCT(1, 4, 7);
         TILEFUSE_TILE_PRODUCT(2, 5, 6);

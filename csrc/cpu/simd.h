@@ -62,12 +62,17 @@ inline __m256i first_lanes(int n, float) {
 inline __m256i first_lanes(int n, double) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)); }
 inline Vec<float> load(const float* p, int n) { return (Vec<float>)_mm256_maskload_ps(p, first_lanes(n, 0.f)); }
 inline Vec<double> load(const double* p, int n) { return (Vec<double>)_mm256_maskload_pd(p, first_lanes(n, 0.0)); }
-#endif
+#else
 template <class T> inline Vec<T> load(const T* p, int n) {
     Vec<T> v{};
-    for (int i = 0; i < n; ++i) v[i] = p[i];
+    for (int i = 0; i < n; ++i) {
+        T x;
+        std::memcpy(&x, p + i, sizeof x);  // it may begin anywhere
+        v[i] = x;
+    }
     return v;
 }
+#endif
 template <class T> inline void store(T* p, Vec<T> v, int n) {
     alignas(TILEFUSE_VECTOR_BYTES) T lane[lanes<T>];
     store(lane, v);

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import pickle
 import re
+import subprocess
 import sys
 import threading
 import weakref
@@ -90,6 +91,23 @@ def test_bfloat16_of_numpy(nothing_python):
         ops.matmul(a, b, bias=BIAS.astype(a.dtype))
     with pytest.raises(TypeError, match="b has dtype float32, and a bfloat16"):
         ops.matmul(a, B)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float16, object()])
+def test_another_module_of_that_name(kind):
+    """What is named bfloat16 in a module of another's making is not taken for it."""
+    code = f"""
+import sys, types, numpy as np
+sys.modules["ml_dtypes"] = types.ModuleType("ml_dtypes")
+sys.modules["ml_dtypes"].bfloat16 = {f"np.{kind.__name__}" if isinstance(kind, type) else "object()"}
+from tilefuse import ops
+try:
+    ops.matmul(np.ones((2, 2), np.int16), np.ones((2, 2), np.int16))
+except TypeError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "a has dtype int16; expected float32 or float64" in result.stdout
 
 
 @pytest.fixture

@@ -59,7 +59,9 @@ def print_facts(precision: str, cold: bool) -> dict[str, Any]:
     threads, peak, bandwidth = get_num_threads(), measured_peak(dtype), measured_bandwidth()
     facts = {"precision": precision, "threads": threads, "cold": cold, "torch": _version("torch")}
     print(f"{precision}, {setting(facts)}")
-    print(f"multiply-adds {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most")
+    print(
+        f"multiply-adds of {dtype} {peak / 1e9:.1f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s, both at most"
+    )
     return {**facts, "flops": peak, "bytes_per_second": bandwidth}
 
 
