@@ -39,6 +39,14 @@ inline HalfWords halves_of(Vec<float> x) {
 #endif
 }
 
+inline Words words_of(HalfWords halves) {
+#if defined(__AVX512F__) && TILEFUSE_VECTOR_BYTES == 64
+    return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)halves);  // GCC 12 makes four instructions of the other
+#else
+    return __builtin_convertvector(halves, Words);
+#endif
+}
+
 // The first n, 0 < n <= lanes, as load and store.
 inline HalfWords load_halves(const uint16_t* p, int n) {
     HalfWords halves{};
@@ -107,7 +115,7 @@ template <class E> inline Vec<Sum<E>> add_products(Vec<E> x, Vec<E> y, Vec<Sum<E
 }
 
 inline Words paired(HalfWords firsts, HalfWords seconds) {
-    return __builtin_convertvector(firsts, Words) | __builtin_convertvector(seconds, Words) << 16;
+    return words_of(firsts) | words_of(seconds) << 16;
 }
 
 // to[i] = (x[i], y[i])

@@ -38,7 +38,7 @@ template <class E> constexpr int64_t elements_of(int64_t numbers) { return (numb
 
 inline HalfWords load_halves(const Unrounded* p, int n) { return halves_of(load_upto(&p->x, n)); }
 inline Vec<float> load_widened(const uint16_t* p, int n) {
-    return (Vec<float>)(__builtin_convertvector(load_halves(p, n), Words) << 16);
+    return (Vec<float>)(words_of(load_halves(p, n)) << 16);
 }
 inline Vec<float> load_widened(const Unrounded* p, int n) { return (Vec<float>)rounded(load_upto(&p->x, n)); }
 inline uint16_t half(uint16_t x) { return x; }
@@ -217,11 +217,13 @@ void pack_strips(int64_t k, const Parts& strips, const T* a, int64_t row_stride,
 }
 
 // The same for numbers that become others on the way: a few rows of elements at a time, which are then cut into strips, since a
-// strip alone would leave most lanes of a vector idle. (Zen 4, bfloat16 with A transposed, 576 x 64 with k = 288, 784 x 128 with
-// 32 and 288 x 64 with 5184: 141, 135 and 144 GFLOP/s strip by strip, 159, 155 and 155 so.)
+// strip alone would leave most lanes of a vector idle; the next few rows are asked for. (Zen 4, bfloat16 with A transposed,
+// 576 x 64 with k = 288, 784 x 128 with 32 and 288 x 64 with 5184: 141, 135 and 144 GFLOP/s strip by strip, 159, 155 and 160 so,
+// 173 of the last with the next rows asked for.)
 template <class E, class S>
 void convert_strips(int64_t k, const Parts& strips, const S* a, int64_t row_stride, int64_t col_stride, E* packed) {
-    constexpr int64_t step = numbers_of<E>, most_columns = 256;
+    constexpr int64_t step = numbers_of<E>, most_columns = 256, piece = std::min<int64_t>(lanes<E>, 8);
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(S));
     const int64_t depth = elements_of<E>(k), together = std::max<int64_t>(1, most_columns / std::max<int64_t>(1, strips.largest()));
     alignas(64) E block[rows_packed][most_columns + lanes<E>];
     for (int64_t first = 0; first < strips.count; first += together) {
@@ -232,6 +234,8 @@ void convert_strips(int64_t k, const Parts& strips, const S* a, int64_t row_stri
                 const S* const column = a + left * row_stride + step * q * col_stride;
                 const S* const next = step * q + 1 < k ? column + col_stride : nullptr;
                 if (row_stride == 1) {
+                    for (int64_t n = 0; n < step; ++n)
+                        for (int64_t i = 0; i < width; i += line) __builtin_prefetch(column + (step * rows_packed + n) * col_stride + i);
                     for_vectors<E>(width, [&](int64_t i, int n) { store(block[q - p] + i, across<E>(column + i, n, next ? next + i : next)); });
                 } else {
                     for (int64_t i = 0; i < width; ++i) block[q - p][i] = element<E>(column + i * row_stride, col_stride, k - step * q);
@@ -242,13 +246,12 @@ void convert_strips(int64_t k, const Parts& strips, const S* a, int64_t row_stri
                 for (int64_t q = p; q < end; ++q) {
                     const E* const from = block[q - p] + begin - left;
                     E* const to = packed + begin * depth + q * rows;
-                    const int64_t room = (depth - q) * rows;  // a whole vector's other lanes are overwritten later, where there is room
-                    for (int64_t i = 0; i < rows; i += lanes<E>) {
-                        if (room - i >= lanes<E>) {
-                            store(to + i, load(from + i));
+                    const int64_t room = (depth - q) * rows;  // a piece's other elements are overwritten later, where there is room
+                    for (int64_t i = 0; i < rows; i += piece) {
+                        if (room - i >= piece) {
+                            std::memcpy(to + i, from + i, sizeof(E) * piece);
                         } else {
-                            store_upto(to + i, load_upto(from + i, static_cast<int>(std::min<int64_t>(lanes<E>, rows - i))),
-                                       static_cast<int>(std::min<int64_t>(lanes<E>, rows - i)));
+                            std::copy_n(from + i, std::min(piece, rows - i), to + i);
                         }
                     }
                 }
