@@ -124,8 +124,7 @@ template <class E, class S> Cost cost_of(const tilefuse_matmul_args& args) {
     Cost cost;
     cost.work = 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
     cost.work *= static_cast<double>(products_of(args));
-    cost.scratch = Product<E, S>::scratch(args);
-    if (has_few<E, S>(args)) cost.scratch = FewProduct<E, S>(args).scratch();
+    cost.scratch = has_few<E, S>(args) ? FewProduct<E, S>(args).scratch() : Product<E, S>::scratch(args);
     if (splits_sums<E, S>(args)) {
         const int64_t depth = depth_of_part<E, S>(args);
         cost.shared = static_cast<size_t>((args.k + depth - 1) / depth * args.m * args.n) * sizeof(T);

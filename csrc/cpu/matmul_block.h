@@ -274,11 +274,11 @@ private:
     void multiply(Range rows) {
         const Parts strips(rows.end - rows.begin, tile_rows_);
         const From from = pack_a_ ? From::strip : args_.a_col_stride == 1 ? From::rows : From::columns;
+        const bool copied = pack_a_ || copies_rows_, complete = at_once(), update = args_.epilogue.rule != nullptr;
         const E* const a = pack_a(rows, strips);
         // From row to row, and from element to element.
-        const int64_t row_stride = pack_a_ || copies_rows_ ? k_ : args_.a_row_stride / numbers_of<E>;
+        const int64_t row_stride = copied ? k_ : args_.a_row_stride / numbers_of<E>;
         const int64_t a_stride = from == From::rows ? row_stride : args_.a_col_stride;
-        const bool copied = pack_a_ || copies_rows_, update = args_.epilogue.rule != nullptr;
         const bool in_l2 = update || (wide ? from == From::columns : !pack_a_);
         const int64_t a_bytes = (rows.end - rows.begin) * k_ * static_cast<int64_t>(sizeof(E));
         const bool comes_from_far = from == From::rows && !copied && a_bytes > l1_bytes * 2;
@@ -298,8 +298,8 @@ private:
                 t.accumulate = accumulate_;
                 t.a = a + begin * row_stride;
                 t.a_stride = a_stride;
-                T* const sums = at_once() ? sums_ : kept_ + row * kept_stride_ + left;
-                t.c_stride = at_once() ? right - left : kept_stride_;
+                T* const sums = complete ? sums_ : kept_ + row * kept_stride_ + left;
+                t.c_stride = complete ? right - left : kept_stride_;
                 if (update) epilogue_.prefetch(row, columns_.begin + left, count, right - left);
                 for (int64_t panel = first; panel < past; ++panel) {
                     const int64_t at = panel_at(panel), end = panel_at(panel + 1);
